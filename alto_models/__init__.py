@@ -1,0 +1,1 @@
+"""The torch library: mask tokenizer, ALToLLM, losses, metrics, data reading, weight conversion."""

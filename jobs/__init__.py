@@ -1,0 +1,1 @@
+"""One module per stage of the lineage, and the runner that both doors use."""

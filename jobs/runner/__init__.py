@@ -1,0 +1,1 @@
+"""How a job is launched, watched and recorded; never what it computes."""

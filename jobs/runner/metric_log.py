@@ -1,0 +1,36 @@
+"""Training curves as a file of JSON lines beside the checkpoints."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class MetricPoint(NamedTuple):
+    step: int
+    values: dict[str, float]
+
+
+class MetricLog:
+    """Append-only curves; after a resume the points beyond the checkpoint are written again and win."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, step: int, values: Mapping[str, float]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def read(self) -> Iterator[MetricPoint]:
+        """Points in step order, the last one written for each step."""
+        if not self.path.exists():
+            return
+        points: dict[int, dict[str, float]] = {}
+        for line in self.path.read_text().splitlines():
+            try:
+                point = json.loads(line)
+            except json.JSONDecodeError:  # the line a killed process was writing
+                continue
+            points[point.pop("step")] = point
+        for step in sorted(points):
+            yield MetricPoint(step, points[step])
