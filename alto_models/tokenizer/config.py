@@ -1,0 +1,60 @@
+"""Sizes of the mask tokenizer. Nothing about training: see the stages' own configs."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# Image features per mask slot and side: SAM's 64 x 64 embedding against 16 x 16 mask slots.
+FEATURES_PER_SLOT = 4
+
+
+class SizeConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ConvPixelEncoderConfig(SizeConfig):
+    """A small convolution net, trained with the tokenizer.
+
+    image_size: side of the square input in pixels; 16 times the tokenizer's grid.
+    """
+
+    kind: Literal["conv"] = "conv"
+    image_size: int = Field(default=128, gt=0)
+    width: int = Field(default=32, gt=0)
+
+
+PixelEncoderConfig = Annotated[ConvPixelEncoderConfig, Field(discriminator=None)]
+
+
+class TokenizerConfig(SizeConfig):
+    """One mask tokenizer.
+
+    mask_size: side of the square mask in pixels (M).
+    grid: mask patches, and mask slots of the de-tokenizer, along one side (G).
+    max_length: codes of a mask at full length (L).
+    width, heads, encoder_layers, decoder_layers: of both transformers.
+    codebook_size, code_width: entries (V) and dimensions (D) of the codebook.
+    head_width: channels of the mask head at 4 G x 4 G.
+    """
+
+    mask_size: int = Field(default=64, gt=0)
+    grid: int = Field(default=8, gt=0)
+    max_length: int = Field(default=16, gt=0)
+    width: int = Field(default=96, gt=0)
+    heads: int = Field(default=3, gt=0)
+    encoder_layers: int = Field(default=2, gt=0)
+    decoder_layers: int = Field(default=2, gt=0)
+    codebook_size: int = Field(default=256, gt=1)
+    code_width: int = Field(default=12, gt=1)
+    head_width: int = Field(default=32, gt=0)
+    pixel_encoder: ConvPixelEncoderConfig = ConvPixelEncoderConfig()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.mask_size != 8 * self.grid and self.mask_size != 16 * self.grid:
+            raise ValueError("mask_size must be 8 or 16 times grid")
+        if self.width % self.heads or self.width % 4:
+            raise ValueError("width must be divisible by heads and by 4")
+        if self.pixel_encoder.kind == "conv" and self.pixel_encoder.image_size != 16 * self.grid:
+            raise ValueError("pixel_encoder.image_size must be 16 times grid")
+        return self

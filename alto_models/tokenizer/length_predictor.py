@@ -1,0 +1,63 @@
+"""Token length predictor and differentiable chunking (paper, sections 3.2 and 3.3).
+
+A length is the number of codes kept, 1..L, everywhere: position index 0 stands for length 1.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from alto_models.tokenizer.config import TokenizerConfig
+from alto_models.tokenizer.encoder import EncodedMask
+from alto_models.tokenizer.transformer import initialise
+
+
+class LengthPredictor(nn.Module):
+    """CLS feature as query, gated latents as keys, softmax over the L stop positions."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.query = nn.Linear(config.width, config.width)
+        self.key = nn.Linear(config.width, config.width)
+        self.gate = nn.Linear(config.width, config.width)
+        self.scale = config.width**-0.5
+        initialise(self)
+
+    def forward(self, encoded: EncodedMask) -> Tensor:
+        """Logits (B, L) of stopping after the i-th code."""
+        query = self.query(encoded.summary)
+        keys = self.key(encoded.latents) * torch.sigmoid(self.gate(encoded.latents))
+        return torch.einsum("bw,blw->bl", query, keys) * self.scale
+
+
+def expected_length(stop_probabilities: Tensor) -> Tensor:
+    """Sum of i * p_i over i = 1..L: (B, L) -> (B,) float in 1..L."""
+    positions = torch.arange(1, stop_probabilities.shape[-1] + 1, device=stop_probabilities.device)
+    return (stop_probabilities * positions).sum(-1)
+
+
+def kept_length(stop_probabilities: Tensor) -> Tensor:
+    """Expected length rounded up: (B, L) -> (B,) int64 in 1..L."""
+    # A certain stop can sum to 3.0000002; that is 3 codes, not 4.
+    length = torch.ceil(expected_length(stop_probabilities) - 1e-4)
+    return length.long().clamp(1, stop_probabilities.shape[-1])
+
+
+def soft_keep_mask(stop_probabilities: Tensor) -> Tensor:
+    """1 for the kept codes, 0 for the dropped ones, (B, L), with the gradient of P(length >= i).
+
+    One-hot stop position, straight through to the probabilities, summed from the end.
+    """
+    length = kept_length(stop_probabilities)
+    one_hot = nn.functional.one_hot(length - 1, stop_probabilities.shape[-1]).to(stop_probabilities.dtype)
+    straight_through = stop_probabilities + (one_hot - stop_probabilities).detach()
+    return straight_through.flip(-1).cumsum(-1).flip(-1)
+
+
+def length_loss(stop_probabilities: Tensor) -> Tensor:
+    """Mean over masks of sum (i / L) p_i: the expected share of codes kept, a scalar in 1/L..1."""
+    return expected_length(stop_probabilities).mean() / stop_probabilities.shape[-1]
+
+
+def keep_mask(lengths: Tensor, max_length: int) -> Tensor:
+    """lengths (B,) int64 -> (B, max_length) bool, True for the first `length` codes."""
+    return torch.arange(max_length, device=lengths.device) < lengths[:, None]

@@ -1,0 +1,98 @@
+"""The mask tokenizer as a whole: `encode_image`, `encode`, `decode`.
+
+Shapes: B masks, I images, L codes at full length, V codebook entries, D code width, M mask side.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alto_models.checkpoint import load_config, load_strictly, load_tensors
+from alto_models.tokenizer.config import TokenizerConfig
+from alto_models.tokenizer.detokenizer import Detokenizer
+from alto_models.tokenizer.encoder import MaskEncoder
+from alto_models.tokenizer.length_predictor import (
+    LengthPredictor,
+    keep_mask,
+    kept_length,
+)
+from alto_models.tokenizer.pixel_encoder import ConvPixelEncoder
+from alto_models.tokenizer.quantizer import VectorQuantizer
+
+
+class Encoding(NamedTuple):
+    """A batch of encoded masks.
+
+    codes (B, L) int64, full length; length (B,) int64 in 1..L, the number of codes to keep.
+    stop_probabilities (B, L): of stopping after the i-th code.
+    latents (B, L, D): unit vectors before quantisation.
+    vectors (B, L, D): the codes' vectors, gradients passed straight through to `latents`.
+    quantizer_loss: scalar.
+    """
+
+    codes: Tensor
+    length: Tensor
+    stop_probabilities: Tensor
+    latents: Tensor
+    vectors: Tensor
+    quantizer_loss: Tensor
+
+
+class MaskTokenizer(nn.Module):
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pixel_encoder = ConvPixelEncoder(config.pixel_encoder)
+        self.encoder = MaskEncoder(config)
+        self.project = nn.Linear(config.width, config.code_width)
+        self.quantizer = VectorQuantizer(config)
+        self.length_predictor = LengthPredictor(config)
+        self.detokenizer = Detokenizer(config, self.pixel_encoder.embedding_width)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """images (I, 3, S, S) in 0..1 -> image embedding (I, C, 4 G, 4 G)."""
+        out: Tensor = self.pixel_encoder(images)
+        return out
+
+    def encode(self, masks: Tensor) -> Encoding:
+        """masks (B, 1, M, M), 0 or 1."""
+        encoded = self.encoder(masks)
+        latents = F.normalize(self.project(encoded.latents), dim=-1)
+        quantized = self.quantizer(latents)
+        stop_probabilities = self.length_predictor(encoded).softmax(-1)
+        return Encoding(
+            codes=quantized.codes,
+            length=kept_length(stop_probabilities),
+            stop_probabilities=stop_probabilities,
+            latents=latents,
+            vectors=quantized.vectors,
+            quantizer_loss=quantized.loss,
+        )
+
+    def decode(self, codes: Tensor, lengths: Tensor, image_embedding: Tensor) -> Tensor:
+        """Mask logits (B, M, M).
+
+        codes (B, N) int64, N <= L; lengths (B,) int64 in 1..N: codes after a mask's length change nothing.
+        image_embedding (I, C, 4 G, 4 G), B a multiple of I: masks b belong to image b // (B / I).
+        """
+        longest = int(lengths.max())
+        return self.decode_vectors(self.quantizer.embed(codes[:, :longest]), lengths, image_embedding)
+
+    def decode_vectors(self, vectors: Tensor, lengths: Tensor, image_embedding: Tensor) -> Tensor:
+        """As `decode`, from code vectors (B, N, D)."""
+        keep = keep_mask(lengths, vectors.shape[1])
+        out: Tensor = self.detokenizer(vectors, keep, image_embedding)
+        return out
+
+    def decode_probabilities(self, probabilities: Tensor, lengths: Tensor, image_embedding: Tensor) -> Tensor:
+        """As `decode`, from probabilities over the codebook (B, N, V); differentiable."""
+        return self.decode_vectors(probabilities @ self.quantizer.entries(), lengths, image_embedding)
+
+
+def load_tokenizer(folder: Path) -> MaskTokenizer:
+    """The tokenizer of a checkpoint folder, in evaluation mode. Raises InputError for a bad folder."""
+    model = MaskTokenizer(load_config(folder, TokenizerConfig))
+    load_strictly(model, load_tensors(folder), str(folder))
+    return model.eval()

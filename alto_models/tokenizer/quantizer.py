@@ -1,0 +1,97 @@
+"""Vector quantiser: L2-normalised latents to the nearest entry of an L2-normalised codebook."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alto_models.tokenizer.config import TokenizerConfig
+
+COMMITMENT_WEIGHT = 0.25
+USAGE_DECAY = 0.99
+
+
+class Quantized(NamedTuple):
+    """codes (B, L) int64; vectors (B, L, D), with the gradient passed straight through to the latents;
+    loss: scalar, codebook loss + commitment loss."""
+
+    codes: Tensor
+    vectors: Tensor
+    loss: Tensor
+
+
+class VectorQuantizer(nn.Module):
+    """Codebook of V unit vectors of D dimensions; distances in float32 whatever the rest runs in."""
+
+    usage: Tensor
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.codebook = nn.Parameter(
+            F.normalize(torch.randn(config.codebook_size, config.code_width), dim=-1)
+        )
+        # Running number of picks an entry gets in a batch of as many latents as there are entries.
+        self.register_buffer("usage", torch.ones(config.codebook_size))
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """latents (B, L, D), unit vectors."""
+        entries = self.entries()
+        codes = nearest_codes(latents, entries)
+        picked = F.embedding(codes, entries)
+        latents = latents.float()
+        loss = F.mse_loss(picked, latents.detach()) + COMMITMENT_WEIGHT * F.mse_loss(latents, picked.detach())
+        vectors = latents + (picked - latents).detach()
+        return Quantized(codes=codes, vectors=vectors, loss=loss * latents.shape[-1])
+
+    def entries(self) -> Tensor:
+        """The V unit vectors, (V, D) float32."""
+        return F.normalize(self.codebook.float(), dim=-1)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """codes (B, L) int64 -> their unit vectors (B, L, D)."""
+        return F.embedding(codes, self.entries())
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor, generator: torch.Generator, rounds: int = 10) -> None:
+        """Set the codebook to spherical k-means centres of `latents` (N, D); N at least V."""
+        size = self.codebook.shape[0]
+        centres = latents[_sample(latents.shape[0], size, generator)]
+        for _ in range(rounds):
+            sums = torch.zeros_like(centres).index_add_(0, nearest_codes(latents, centres), latents)
+            empty = sums.norm(dim=-1) < 1e-6
+            sums[empty] = latents[_sample(latents.shape[0], int(empty.sum()), generator)]
+            centres = F.normalize(sums, dim=-1)
+        self.codebook.copy_(centres)
+        self.usage.fill_(1.0)
+
+    @torch.no_grad()
+    def track_usage(self, codes: Tensor) -> None:
+        """Count the picks of a batch's `codes` (any shape) into the running usage."""
+        size = self.usage.shape[0]
+        picks = torch.bincount(codes.flatten(), minlength=size) * (size / codes.numel())
+        self.usage.lerp_(picks.to(self.usage.dtype), 1 - USAGE_DECAY)
+
+    @torch.no_grad()
+    def revive_dead_codes(self, latents: Tensor, generator: torch.Generator, below: float = 0.03) -> Tensor:
+        """Move entries used less than `below` times their fair share onto random latents of the batch.
+
+        latents (N, D) unit vectors. Returns the number of entries moved, () int64.
+        """
+        dead = (self.usage < below).nonzero().flatten()[: latents.shape[0]]
+        chosen = latents[_sample(latents.shape[0], dead.numel(), generator)]
+        self.codebook[dead] = chosen.to(self.codebook.dtype)
+        self.usage[dead] = 1.0
+        return torch.tensor(dead.numel())
+
+
+def nearest_codes(latents: Tensor, entries: Tensor) -> Tensor:
+    """Index of the entry (V, D) with the largest cosine to each unit vector (..., D) -> (...) int64."""
+    return (latents.float() @ entries.float().T).argmax(dim=-1)
+
+
+def _sample(population: int, count: int, generator: torch.Generator) -> Tensor:
+    """`count` indices below `population`, each at most once while they last."""
+    if count > population:
+        return torch.randint(population, (count,), generator=generator)
+    return torch.randperm(population, generator=generator)[:count]

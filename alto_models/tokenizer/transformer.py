@@ -1,0 +1,80 @@
+"""Pre-norm transformer blocks and fixed positions, shared by encoder and de-tokenizer."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, T, W); mask broadcast to (B, heads, T, T), bool, True where a query may look."""
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=mask)
+        out: Tensor = self.out(attended.transpose(1, 2).reshape(batch, tokens, width))
+        return out
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.attention(self.norm_attention(x), mask)
+        out: Tensor = x + self.mlp(self.norm_mlp(x))
+        return out
+
+
+class Transformer(nn.Module):
+    """Blocks and a last norm; residual branches start small, so that depth does not scale the output."""
+
+    def __init__(self, width: int, heads: int, layers: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        initialise(self)
+        for module in self.blocks:
+            assert isinstance(module, Block)
+            for last in (module.attention.out, module.mlp[2]):
+                nn.init.normal_(last.weight, std=width**-0.5 / math.sqrt(2 * layers))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, mask)
+        out: Tensor = self.norm(x)
+        return out
+
+
+def initialise(module: nn.Module) -> None:
+    """Linear layers: variance-preserving normal weights, zero biases."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=part.in_features**-0.5)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def grid_positions(grid: int, width: int) -> Tensor:
+    """Fixed sine-cosine positions of a square grid, (grid * grid, width), values in -1..1, row by row."""
+    rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    halves = [line_positions(axis.flatten(), width // 2) for axis in (rows, columns)]
+    return torch.cat(halves, dim=1)
+
+
+def line_positions(places: Tensor, width: int) -> Tensor:
+    """Sine-cosine positions of integer `places` (N,), (N, width)."""
+    frequencies = 1.0 / 100.0 ** (torch.arange(width // 2) / (width // 2))
+    angles = places[:, None].float() * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
