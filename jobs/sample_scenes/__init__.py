@@ -1,0 +1,1 @@
+"""Generated scenes in which objects are told apart by shape, colour, fill and place."""
