@@ -1,0 +1,1 @@
+"""Reading prepared data for training and evaluation."""
