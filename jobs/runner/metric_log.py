@@ -1,7 +1,7 @@
 """Training curves as a file of JSON lines beside the checkpoints."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +14,16 @@ class MetricPoint(NamedTuple):
 class MetricLog:
     """Append-only curves; after a resume the points beyond the checkpoint are written again and win."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, listeners: tuple[Callable[[MetricPoint], None], ...] = ()) -> None:
         self.path = path
+        self._listeners = listeners
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
+        point = MetricPoint(step, dict(values))
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+        for listen in self._listeners:
+            listen(point)
 
     def read(self) -> Iterator[MetricPoint]:
         """Points in step order, the last one written for each step."""

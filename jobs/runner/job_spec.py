@@ -1,0 +1,59 @@
+"""The frozen order for one job: everything it may read, fixed before it starts."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs.runner.layout import StageAddress
+
+
+class JobSpec(BaseModel):
+    """Written to `job.json` in the work folder; the launched job reads nothing else of the project's state.
+
+    fingerprint: hash of command, parameters and inputs; names the work folder, so that a killed job's
+        checkpoints are found by the next run with the same inputs and by no other.
+    threads: CPU threads for arithmetic. Fixed, because the order of float additions depends on it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    partition: str | None
+    partition_items: tuple[str, ...]
+    profile: str
+    fingerprint: str
+    parameters: dict[str, Any]
+    seed: int
+    threads: int
+    inputs: dict[str, Path]
+    input_hashes: dict[str, str]
+    work: Path
+
+    @property
+    def address(self) -> StageAddress:
+        return StageAddress(self.stage, self.partition)
+
+    @property
+    def staging(self) -> Path:
+        """Where the job writes; renamed into place when it has succeeded."""
+        return self.work / "output"
+
+    @property
+    def state(self) -> Path:
+        """Checkpoints and curves of this job."""
+        return self.work / "state"
+
+    @property
+    def path(self) -> Path:
+        return self.work / "job.json"
+
+    def write(self) -> None:
+        self.work.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(self.model_dump_json(indent=1))
+        temporary.replace(self.path)
+
+    @classmethod
+    def read(cls, path: Path) -> "JobSpec":
+        return cls.model_validate_json(path.read_text())

@@ -1,0 +1,268 @@
+"""`dvc.lock` as the ledger of what was made from what, read and written without holding DVC's lock during a job.
+
+A record holds the hashes of the inputs the job read and of the output it left. The order of steps matters
+(docs/two_doors.md): old outputs are removed before anything is hashed, the run cache is asked before the new
+inputs are saved, and DVC's read/write lock on paths is taken only to begin, never to record, because a
+`dvc repro` waiting for this very stage holds it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from dvc.dependency.param import ParamsDependency
+from dvc.lock import LockError
+from dvc.repo import Repo, lock_repo
+from dvc.rwlock import rwlock
+from dvc.stage import PipelineStage
+from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.exceptions import StageNotFound
+
+from data_contracts.errors import InputError
+from jobs.runner.job_spec import JobSpec
+from jobs.runner.layout import StageAddress, stage_folder, stage_of_path
+from jobs.runner.stage_lock import StageLock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """A ledger entry: how it came about in this call, and the hash of its output (the data version)."""
+
+    address: StageAddress
+    data_version: str
+    how: Literal["unchanged", "restored", "ran"]
+
+
+class InputsMoved(Exception):
+    """An input changed while the job ran, so its result belongs to no input that can be named."""
+
+
+class Ledger:
+    """The records of one project root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def locked_repo(self) -> Iterator[Repo]:
+        """DVC's repository under its lock, waited for. Hold it only for moments."""
+        # DVC resolves stage files against the working directory, whatever root it was given.
+        with chdir(self.root), Repo(_wait_for_lock=True) as repo, lock_repo(repo):
+            yield repo
+
+    def begin(self, address: StageAddress, stage_lock: StageLock) -> Recorded | JobSpec:
+        """What there is to do for a stage whose lock is held: nothing (with its entry), or this job.
+
+        Where a job is to run, its old output has been removed. Raises InputError where an input is missing.
+        """
+        while True:
+            try:
+                with self.locked_repo() as repo:
+                    stage = find_stage(repo, address)
+                    with path_locks(stage):
+                        return self._decide(repo, stage, address)
+            except LockError as error:
+                # A `dvc repro` of this stage may itself be waiting for the stage lock: let it go first.
+                print(f"{address}: waiting for DVC ({str(error).splitlines()[0]})", file=sys.stderr)
+                stage_lock.release()
+                time.sleep(1.0)
+                stage_lock.acquire()
+
+    def _decide(self, repo: Repo, stage: PipelineStage, address: StageAddress) -> Recorded | JobSpec:
+        require_inputs(stage)
+        if not is_changed(stage):
+            return Recorded(address=address, data_version=data_version(stage), how="unchanged")
+        remove_outputs(stage)
+        try:
+            repo.stage_cache.restore(stage)
+        except RunCacheNotFoundError:
+            return self.job_spec(stage, address)
+        stage.save_deps()
+        save_outputs(repo, stage)
+        return Recorded(address=address, data_version=data_version(stage), how="restored")
+
+    def record(self, spec: JobSpec) -> Recorded:
+        """Move the finished output into place and write the ledger entry.
+
+        Raises InputsMoved, leaving output and ledger as they were, if an input changed since `begin`.
+        """
+        with self.locked_repo() as repo:
+            stage = find_stage(repo, spec.address)
+            stage.save_deps()
+            refuse_moved_inputs(spec, input_hashes(stage))
+            publish(spec.staging, self.root / stage.outs[0].def_path)
+            save_outputs(repo, stage)
+            return Recorded(address=spec.address, data_version=data_version(stage), how="ran")
+
+    def job_inside_dvc(self, address: StageAddress) -> JobSpec | None:
+        """The job for a stage that a running `dvc repro` has begun; None if another run has recorded it."""
+        with self.locked_repo() as repo:
+            stage = find_stage(repo, address)
+            return self.job_spec(stage, address) if is_changed(stage) else None
+
+    def publish_inside_dvc(self, spec: JobSpec) -> None:
+        """Move the finished output into place for the `dvc repro` that records it. Raises InputsMoved."""
+        with self.locked_repo() as repo:
+            stage = find_stage(repo, spec.address)
+            stage.save_deps()
+            refuse_moved_inputs(spec, input_hashes(stage))
+            publish(spec.staging, self.root / stage.outs[0].def_path)
+
+    def job_spec(self, stage: PipelineStage, address: StageAddress) -> JobSpec:
+        """Everything the job may read, as it is now."""
+        require_inputs(stage)
+        stage.save_deps()
+        parameters = tracked_parameters(stage)
+        settings = yaml.safe_load((self.root / "params.yaml").read_text())
+        hashes = input_hashes(stage)
+        fingerprint = hashlib.md5(json.dumps([stage.cmd, hashes], sort_keys=True).encode()).hexdigest()
+        upstream = sorted({name for dep in stage.deps if (name := stage_of_path(dep.def_path))})
+        return JobSpec(
+            stage=address.stage,
+            partition=address.partition,
+            partition_items=partition_items(stage),
+            profile=settings["profile"],
+            fingerprint=fingerprint,
+            parameters=parameters.get(address.stage, {}),
+            seed=parameters["seed"],
+            threads=settings["resources"]["cpus"],
+            inputs={name: self.root / stage_folder(settings["profile"], name) for name in upstream},
+            input_hashes=hashes,
+            work=self.root / ".work" / address.folder_name / fingerprint,
+        )
+
+
+def find_stage(repo: Repo, address: StageAddress) -> PipelineStage:
+    """DVC's stage of an address. Raises InputError naming what `partitions.yaml` lacks."""
+    try:
+        (stage,) = repo.stage.collect(str(address))
+    except StageNotFound as error:
+        raise InputError(
+            f"{address} is not in dvc.yaml: is its partition listed in partitions.yaml?"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{address.stage} is partitioned: name a partition (see partitions.yaml)") from error
+    return stage
+
+
+def is_changed(stage: PipelineStage) -> bool:
+    """DVC's own test (`Stage.changed`) without its lock on paths."""
+    return (
+        stage.changed_stage()
+        or any(dependency.status() for dependency in stage.deps)
+        or any(output.status() for output in stage.outs)
+    )
+
+
+@contextmanager
+def path_locks(stage: PipelineStage) -> Iterator[None]:
+    """DVC's lock on the stage's paths. Raises dvc.lock.LockError where another process has one."""
+    with rwlock(
+        stage.repo.tmp_dir,
+        stage.repo.fs,
+        " ".join(sys.argv),
+        [dependency.fs_path for dependency in stage.deps],
+        [output.fs_path for output in stage.outs],
+        stage.repo.config["core"].get("hardlink_lock", False),
+    ):
+        yield
+
+
+def remove_outputs(stage: PipelineStage) -> None:
+    """Outputs may be links into the cache: they are removed, never written over."""
+    for output in stage.outs:
+        output.remove(ignore_remove=False)
+
+
+def require_inputs(stage: PipelineStage) -> None:
+    """Raises InputError naming every dependency or parameter that is not there."""
+    missing = []
+    for dependency in stage.deps:
+        if isinstance(dependency, ParamsDependency):
+            keys = set(dependency.params) - set(dependency.read_params())
+            missing += [f"parameter {key} of {dependency.def_path}" for key in sorted(keys)]
+        elif not dependency.exists:
+            missing.append(dependency.def_path)
+    if missing:
+        raise InputError(
+            f"{stage.addressing} needs {', '.join(missing)}: run the stage that makes it, or restore the file"
+        )
+
+
+def save_outputs(repo: Repo, stage: PipelineStage) -> None:
+    """Hash and cache the outputs, fill the run cache and write the `dvc.lock` entry."""
+    stage.save_outs()
+    stage.md5 = stage.compute_md5()
+    repo.stage_cache.save(stage)
+    for output in stage.outs:
+        output.commit()
+    stage.dump(update_pipeline=False)
+
+
+def data_version(stage: PipelineStage) -> str:
+    return str(stage.outs[0].hash_info.value)
+
+
+def tracked_parameters(stage: PipelineStage) -> dict[str, Any]:
+    """Nested dictionary of exactly the `params.yaml` values that the stage lists."""
+    nested: dict[str, Any] = {}
+    for dependency in stage.deps:
+        if isinstance(dependency, ParamsDependency) and dependency.def_path == "params.yaml":
+            for key, value in dependency.hash_info.value.items():
+                *sections, name = key.split(".")
+                target = nested
+                for section in sections:
+                    target = target.setdefault(section, {})
+                target[name] = value
+    return nested
+
+
+def partition_items(stage: PipelineStage) -> tuple[str, ...]:
+    for dependency in stage.deps:
+        if isinstance(dependency, ParamsDependency) and dependency.def_path == "partitions.yaml":
+            (items,) = dependency.hash_info.value.values()
+            return tuple(items)
+    return ()
+
+
+def input_hashes(stage: PipelineStage) -> dict[str, str]:
+    """Dependency path (`params.yaml:key` for parameters) -> hash."""
+    hashes: dict[str, str] = {}
+    for dependency in stage.deps:
+        if isinstance(dependency, ParamsDependency):
+            for key, value in dependency.hash_info.value.items():
+                hashes[f"{dependency.def_path}:{key}"] = value_hash(value)
+        else:
+            hashes[dependency.def_path] = str(dependency.hash_info.value)
+    return hashes
+
+
+def value_hash(value: Any) -> str:
+    return hashlib.md5(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def refuse_moved_inputs(spec: JobSpec, now: Mapping[str, str]) -> None:
+    moved = sorted(
+        path for path in spec.input_hashes | dict(now) if spec.input_hashes.get(path) != now.get(path)
+    )
+    if moved:
+        raise InputsMoved(
+            f"{spec.address}: refused, because inputs changed while the job ran: {', '.join(moved)}. Run it again."
+        )
+
+
+def publish(staging: Path, output: Path) -> None:
+    """Rename the finished folder into place."""
+    if output.exists():
+        shutil.rmtree(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(staging, output)

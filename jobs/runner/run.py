@@ -1,0 +1,92 @@
+"""Run one stage and record it: what both doors call."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.runner.job_spec import JobSpec
+from jobs.runner.layout import StageAddress, output_folder
+from jobs.runner.ledger import Ledger, Recorded
+from jobs.runner.stage_lock import StageLock
+from jobs.runner.tracking import git_commit
+
+Launch = Callable[[JobSpec, StageLock], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastRun:
+    """Telemetry of the newest run of an address; kept beside the outputs' records, never hashed."""
+
+    fingerprint: str
+    data_version: str
+    git_commit: str
+    mlflow_run_id: str | None
+    seconds: float
+    finished_at: float  # seconds since the epoch
+
+
+def run_stage(root: Path, address: StageAddress, launch: Launch) -> Recorded:
+    """Bring one address up to date: skip, restore from the run cache, or launch its job and record it.
+
+    Raises InputError, CheckFailed or InputsMoved; the ledger then keeps its last entry.
+    """
+    ledger = Ledger(root)
+    with StageLock(root, address) as lock:
+        begun = ledger.begin(address, lock)
+        if isinstance(begun, Recorded):
+            return begun
+        begun.write()
+        started = time.time()
+        launch(begun, lock)
+        recorded = ledger.record(begun)
+        keep_telemetry(root, begun, recorded.data_version, time.time() - started)
+        return recorded
+
+
+def run_inside_dvc(root: Path, address: StageAddress, launch: Launch) -> None:
+    """Run the job of a stage that a `dvc repro` has begun and will record."""
+    ledger = Ledger(root)
+    with StageLock(root, address) as lock:
+        spec = ledger.job_inside_dvc(address)
+        if spec is None:
+            print(f"{address}: already made and recorded by another run")
+            return
+        spec.write()
+        started = time.time()
+        launch(spec, lock)
+        ledger.publish_inside_dvc(spec)
+        keep_telemetry(root, spec, "", time.time() - started)
+
+
+def keep_telemetry(root: Path, spec: JobSpec, data_version: str, seconds: float) -> None:
+    """Write `last_run.json`, keep curves and Data Docs, and drop the checkpoints of the finished job."""
+    folder = root / ".work" / spec.address.folder_name / "last_run"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ("metrics.jsonl", "data_docs"):
+        if (spec.state / name).exists():
+            (spec.state / name).rename(folder / name)
+    run_id = spec.work / "mlflow_run_id"
+    last_run = LastRun(
+        fingerprint=spec.fingerprint,
+        data_version=data_version,
+        git_commit=git_commit(root),
+        mlflow_run_id=run_id.read_text() if run_id.exists() else None,
+        seconds=seconds,
+        finished_at=time.time(),
+    )
+    (folder / "last_run.json").write_text(json.dumps(last_run.__dict__, indent=1))
+    shutil.rmtree(spec.work)
+
+
+def read_last_run(root: Path, address: StageAddress) -> LastRun | None:
+    path = root / ".work" / address.folder_name / "last_run" / "last_run.json"
+    return LastRun(**json.loads(path.read_text())) if path.exists() else None
+
+
+def read_report(root: Path, profile: str, address: StageAddress) -> dict:
+    """The `report.json` of an address's recorded output."""
+    return json.loads((root / output_folder(profile, address) / "report.json").read_text())

@@ -1,0 +1,117 @@
+"""Runs one job from its frozen order: `python -m jobs.runner.worker JOB_JSON`."""
+
+import argparse
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from data_contracts.errors import InputError
+from jobs.runner.context import JobConfig, StageContext, StageReport
+from jobs.runner.job_spec import JobSpec
+from jobs.runner.metric_log import MetricLog
+from jobs.runner.reporting import report_to_orchestrator
+from jobs.runner.tracking import tracked_run
+
+
+class CheckFailed(Exception):
+    """A blocking check failed: the result is kept for inspection and not recorded."""
+
+
+def execute(spec: JobSpec) -> StageReport:
+    """Run the job; its output and `report.json` are complete in `spec.staging` afterwards.
+
+    Raises InputError for wrong parameters or data, CheckFailed for a failed blocking check.
+    """
+    module = importlib.import_module(f"jobs.{spec.stage}")
+    config = parse_config(module.Config, spec.stage, spec.parameters)
+    shutil.rmtree(spec.staging, ignore_errors=True)
+    spec.staging.mkdir(parents=True)
+    spec.state.mkdir(exist_ok=True)
+    make_arithmetic_repeatable(spec.threads)
+    with report_to_orchestrator() as send, tracked_run(spec) as tracker:
+        context = StageContext(
+            stage=spec.stage,
+            partition=spec.partition,
+            partition_items=spec.partition_items,
+            seed=spec.seed,
+            inputs=spec.inputs,
+            output=spec.staging,
+            work=spec.state,
+            metric_log=MetricLog(spec.state / "metrics.jsonl", listeners=(send, tracker.log_point)),
+        )
+        report = module.run(config, context)
+        write_report(report, spec.staging / "report.json")
+        tracker.log_result(report, spec.staging)
+    refuse_failed_checks(spec, report)
+    return report
+
+
+def parse_config(config_class: type[JobConfig], stage: str, parameters: Mapping[str, Any]) -> JobConfig:
+    """Typed parameters of a stage. Raises InputError with one line naming every wrong key."""
+    try:
+        return config_class.model_validate(dict(parameters))
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            key = ".".join([stage, *map(str, problem["loc"])])
+            what = "unknown parameter" if problem["type"] == "extra_forbidden" else problem["msg"]
+            problems.append(f"{key}: {what}")
+        raise InputError(f"params.yaml: {'; '.join(problems)}") from error
+
+
+def make_arithmetic_repeatable(threads: int) -> None:
+    """Fix what the last bits of floating-point results depend on, in jobs that use torch."""
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True)
+
+
+def write_report(report: StageReport, path: Path) -> None:
+    checks = [
+        {
+            "name": check.name,
+            "passed": bool(check.passed),
+            "blocking": check.blocking,
+            "reason": check.reason,
+            "details": dict(check.details),
+        }
+        for check in report.checks
+    ]
+    path.write_text(json.dumps({"figures": dict(report.figures), "checks": checks}, indent=1) + "\n")
+
+
+def refuse_failed_checks(spec: JobSpec, report: StageReport) -> None:
+    failed = [check for check in report.checks if check.blocking and not check.passed]
+    if not failed:
+        return
+    rejected = spec.work / "rejected"
+    shutil.rmtree(rejected, ignore_errors=True)
+    spec.staging.rename(rejected)
+    reasons = "; ".join(f"{check.name}: {check.reason}" for check in failed)
+    raise CheckFailed(
+        f"{spec.address}: blocking check failed, nothing recorded ({reasons}). Result kept in {rejected}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m jobs.runner.worker", description=__doc__)
+    parser.add_argument("job", type=Path, help="job.json written by the runner")
+    arguments = parser.parse_args()
+    try:
+        execute(JobSpec.read(arguments.job))
+    except (InputError, CheckFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
