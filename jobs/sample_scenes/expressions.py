@@ -48,13 +48,7 @@ _WORDS = (
     "the all both and of to from left right above below leftmost rightmost highest lowest "
     "largest smallest closest second"
 )
-VOCABULARY: tuple[str, ...] = (
-    *_WORDS.split(),
-    *COLOURS,
-    *FILLS,
-    *_PLURALS,
-    *_PLURALS.values(),
-)
+VOCABULARY: tuple[str, ...] = (*_WORDS.split(), *COLOURS, *FILLS, *_PLURALS, *_PLURALS.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +95,7 @@ def describe(item: SceneObject) -> str:
 
 
 def expressions_for(
-    scene: Scene,
-    rng: np.random.Generator,
-    *,
-    per_object: int = 2,
-    multiple: int = 1,
-    no_target: int = 1,
+    scene: Scene, rng: np.random.Generator, *, per_object: int = 2, multiple: int = 1, no_target: int = 1
 ) -> list[Expression]:
     """Expressions of a scene in random order, texts distinct; fewer than asked for where the scene
     does not have more.
@@ -116,12 +105,11 @@ def expressions_for(
     """
     groups: dict[tuple[int, ...] | Kind, list[Expression]] = {}
     for expression in _Finder(scene).all():
-        key = expression.targets if len(expression.targets) == 1 else expression.kind
+        key: tuple[int, ...] | Kind = expression.kind
+        if len(expression.targets) == 1:
+            key = expression.targets
         groups.setdefault(key, []).append(expression)
-    counts: dict[tuple[int, ...] | Kind, int] = {
-        "multiple": multiple,
-        "no_target": no_target,
-    }
+    counts: dict[tuple[int, ...] | Kind, int] = {"multiple": multiple, "no_target": no_target}
     chosen: list[Expression] = []
     for key, group in groups.items():
         chosen += _some(rng, group, counts.get(key, per_object))
@@ -191,10 +179,7 @@ class _Finder:
 
     def _needs_every_attribute(self, description: _Description) -> bool:
         fill, colour, shape = description.fill, description.colour, description.shape
-        shorter = [
-            _Description(colour=colour, shape=shape),
-            _Description(fill=fill, shape=shape),
-        ]
+        shorter = [_Description(colour=colour, shape=shape), _Description(fill=fill, shape=shape)]
         return all(len(self.descriptions[d]) >= 2 for d in shorter if d.attributes < description.attributes)
 
     def _superlatives(self, head: _Description, matching: tuple[int, ...]) -> Iterator[Expression]:
@@ -209,21 +194,14 @@ class _Finder:
         ):
             order = sorted(matching, key=lambda index: sign * values[index])
             if sign * (values[order[1]] - values[order[0]]) >= margin:
-                yield Expression(
-                    text=f"the {word} {head.text()}",
-                    targets=(order[0],),
-                    kind="superlative",
-                )
+                yield Expression(text=f"the {word} {head.text()}", targets=(order[0],), kind="superlative")
 
     def _ordinals(self, head: _Description, matching: tuple[int, ...]) -> Iterator[Expression]:
         if len(matching) < 3:
             return
         for side, sign in (("left", 1), ("right", -1)):
             first, second, third = sorted(matching, key=lambda index: sign * self.x[index])[:3]
-            gaps = (
-                abs(self.x[second] - self.x[first]),
-                abs(self.x[third] - self.x[second]),
-            )
+            gaps = (abs(self.x[second] - self.x[first]), abs(self.x[third] - self.x[second]))
             if min(gaps) >= MARGIN:
                 text = f"the second {head.text()} from the {side}"
                 yield Expression(text=text, targets=(second,), kind="ordinal", spatial=True)
@@ -256,10 +234,7 @@ class _Finder:
         fills = {item.fill for item in self.objects}
         for shape, colour, fill in product(sorted(shapes), (None, *sorted(colours)), (None, *sorted(fills))):
             description = _Description(fill=fill, colour=colour, shape=shape)
-            if description not in self.descriptions and fill in (
-                None,
-                *SHAPE_FILLS[shape],
-            ):
+            if description not in self.descriptions and fill in (None, *SHAPE_FILLS[shape]):
                 yield Expression(text=f"the {description.text()}", targets=(), kind="no_target")
 
 

@@ -10,13 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jobs.sample_scenes.outlines import draw_outline
-from jobs.sample_scenes.textures import (
-    COLOURS,
-    FILLS,
-    background,
-    finish,
-    object_colours,
-)
+from jobs.sample_scenes.textures import COLOURS, FILLS, background, finish, object_colours
 
 # Wanted area as a share of the image, before anything hides a part: thin shapes would not fit if large.
 SHAPE_AREAS: dict[str, tuple[float, float]] = {
@@ -186,10 +180,7 @@ def _may_hide(kind: _Kind, below: _Placed, still_visible: int, pixels: int) -> b
 
 
 def _position(
-    rng: np.random.Generator,
-    placed: list[_Placed],
-    size: tuple[int, ...],
-    frame: tuple[int, int],
+    rng: np.random.Generator, placed: list[_Placed], size: tuple[int, ...], frame: tuple[int, int]
 ) -> tuple[int, int]:
     free = np.array(frame) - size
     if placed and rng.random() < _OVERLAP_SHARE:
@@ -200,7 +191,7 @@ def _position(
         centre = centre + reach * rng.uniform(0.6, 0.85) * np.array([np.sin(angle), np.cos(angle)])
         top, left = np.clip(np.round(centre - np.array(size) / 2), 0, free)
     else:
-        top, left = rng.integers(0, free + 1)
+        top, left = (rng.integers(room + 1) for room in free.tolist())
     return int(top), int(left)
 
 
@@ -211,10 +202,7 @@ def _scene_object(item: _Placed, mask: np.ndarray) -> SceneObject:
         colour=item.kind.colour,
         fill=item.kind.fill,
         mask=mask,
-        centre=(
-            item.left + float(columns.mean()) + 0.5,
-            item.top + float(rows.mean()) + 0.5,
-        ),
+        centre=(item.left + float(columns.mean()) + 0.5, item.top + float(rows.mean()) + 0.5),
         area=len(rows),
         whole_area=item.whole_area,
     )

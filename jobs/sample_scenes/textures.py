@@ -39,15 +39,12 @@ def object_colours(rng: np.random.Generator, colour: str, fill: str, height: int
     """Colours (height, width, 3) float32 of an object's patch: its fill, lit from one side."""
     base = np.asarray(COLOURS[colour], dtype=np.float32)
     base = base + rng.uniform(-_COLOUR_JITTER, _COLOUR_JITTER, 3).astype(np.float32)
-    lit = np.linspace(*rng.uniform(0.88, 1.06, 2), height, dtype=np.float32)[:, None]
+    top, bottom = rng.uniform(0.88, 1.06, 2).tolist()
+    lit = np.linspace(top, bottom, height, dtype=np.float32)[:, None]
     if fill == "plain":
         shade = np.broadcast_to(lit, (height, width))
     else:
-        shade = lit * np.where(
-            _dark_parts(rng, fill, height, width),
-            np.float32(_DARK_SHADE),
-            np.float32(1),
-        )
+        shade = lit * np.where(_dark_parts(rng, fill, height, width), np.float32(_DARK_SHADE), np.float32(1))
     return shade[:, :, None] * base
 
 
@@ -68,11 +65,7 @@ def _dark_parts(rng: np.random.Generator, fill: str, height: int, width: int) ->
 
 
 def _wave(
-    rng: np.random.Generator,
-    height: int,
-    width: int,
-    period: float,
-    angle: float | None = None,
+    rng: np.random.Generator, height: int, width: int, period: float, angle: float | None = None
 ) -> np.ndarray:
     if angle is None:
         angle = rng.uniform(0, np.pi)

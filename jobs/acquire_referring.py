@@ -1,0 +1,29 @@
+"""Acquire one training set of referring expressions, in its publisher's format.
+
+Its folder then holds `dataset.json` (the format's name) beside
+- `refer`: `refs(unc).p`, `instances.json`, `images/`;
+- `grefcoco`: `grefs(unc).json`, `instances.json`, `images/`;
+- `alto_jsonl`: `data_seg.json`, `anns/`, `images/`, `masks/`;
+- `coco_instances`: `instances.json`, `images/`.
+"""
+
+from pydantic import Field
+
+from jobs.acquisition.referring import acquire
+from jobs.acquisition.settings import DatasetConfig
+from jobs.runner.context import JobConfig, StageContext, StageReport
+
+
+class Config(JobConfig):
+    datasets: dict[str, DatasetConfig] = Field(description="settings of each data set, by partition key")
+
+
+def run(config: Config, context: StageContext) -> StageReport:
+    """Draw or copy the data set of the partition."""
+    return acquire(config.datasets, "referring", "acquire_referring.datasets", context)
+
+
+if __name__ == "__main__":
+    from jobs.runner.command_line import run_from_command_line
+
+    run_from_command_line("acquire_referring")

@@ -1,0 +1,82 @@
+"""Acquire one batch of SA-1B shards: tars of `sa_N.jpg` + `sa_N.json`, or loose pairs of these.
+
+From a folder: the batch's shards by name, or, where the folder holds loose pairs and no shard, all of these.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from data_contracts.errors import InputError
+from jobs.acquisition.contact_sheet import ContactSheet
+from jobs.acquisition.local_folder import copy_dataset, copy_file, existing_folder
+from jobs.acquisition.sa1b_writer import IDS_A_SHARD, shard_number, write_shard
+from jobs.acquisition.settings import SourceConfig, write_dataset_file
+from jobs.runner.context import StageContext, StageReport
+from jobs.sample_scenes.scene import Scene, draw_scene
+from jobs.sample_scenes.seeds import scene_rng
+
+
+class Config(SourceConfig):
+    images_per_shard: int = Field(default=100, ge=1, lt=IDS_A_SHARD, description="scenes to draw for a shard")
+
+
+def run(config: Config, context: StageContext) -> StageReport:
+    """Draw or copy the shards of the partition."""
+    for shard in context.partition_items:
+        shard_number(shard)
+    write_dataset_file(context.output, "sa1b", context.partition or "", config.source)
+    if config.folder is not None:
+        return _copy(existing_folder(config.folder), context)
+    return _draw(config, context)
+
+
+def _draw(config: Config, context: StageContext) -> StageReport:
+    shards = context.partition_items
+    sheet = ContactSheet()
+    masks = 0
+
+    with context.progress(len(shards) * config.images_per_shard, "Drawing scenes", "image") as bar:
+
+        def drawn(shard: str) -> Iterator[tuple[Scene, np.random.Generator]]:
+            nonlocal masks
+            for index in range(config.images_per_shard):
+                rng = scene_rng(context.seed, f"sa1b/{shard}", index)
+                scene = draw_scene(rng, config.scene)
+                masks += len(scene.objects)
+                if not sheet.full:
+                    sheet.add(
+                        scene.image, [item.mask for item in scene.objects], f"{len(scene.objects)} masks"
+                    )
+                yield scene, rng
+                bar.update(1)
+
+        for shard in shards:
+            write_shard(drawn(shard), context.output / shard)
+    sheet.save(context.output / "pictures" / "samples.png")
+    figures = {"shards": len(shards), "images": len(shards) * config.images_per_shard, "masks": masks}
+    return StageReport(figures=figures)
+
+
+def _copy(folder: Path, context: StageContext) -> StageReport:
+    shards = context.partition_items
+    missing = [shard for shard in shards if not (folder / shard).exists()]
+    if len(missing) == len(shards) and any(folder.glob("sa_*.json")):
+        return StageReport(figures=copy_dataset(folder, "sa1b", context))
+    if missing:
+        raise InputError(
+            f"folder `{folder.name}` has no shard `{missing[0]}`; download it or correct `folder`"
+        )
+    with context.progress(len(shards), "Copying", "shard") as bar:
+        for shard in shards:
+            copy_file(folder, folder / shard, context.output / shard)
+            bar.update(1)
+    return StageReport(figures={"shards": len(shards)})
+
+
+if __name__ == "__main__":
+    from jobs.runner.command_line import run_from_command_line
+
+    run_from_command_line("acquire_sa1b")

@@ -1,0 +1,83 @@
+"""Parameters shared by the stages that acquire data, and the file that tells what was acquired."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from jobs.runner.context import JobConfig
+from jobs.sample_scenes.scene import SceneConfig
+
+Format = Literal["sa1b", "refer", "grefcoco", "alto_jsonl", "coco_instances"]
+DATASET_FILE = "dataset.json"
+
+
+class SourceConfig(JobConfig):
+    """Where data comes from."""
+
+    source: Literal["sample", "folder"] = Field(
+        default="sample", description="`sample`: scenes drawn from the seed; `folder`: a local folder"
+    )
+    folder: str | None = Field(
+        default=None, description="data in the publisher's format; relative to the project's root"
+    )
+    scene: SceneConfig = Field(default=SceneConfig(), description="size of the drawn scenes")
+
+    @model_validator(mode="after")
+    def _folder_where_used(self) -> "SourceConfig":
+        if (self.source == "folder") != (self.folder is not None):
+            raise ValueError(
+                f"`folder` must be given with `source: folder` only, and source is {self.source}"
+            )
+        return self
+
+
+class ExpressionCounts(JobConfig):
+    """How many expressions of each sort a scene gets, where it has as many."""
+
+    per_object: int = Field(default=2, ge=0, description="of each object alone")
+    multiple: int = Field(default=0, ge=0, description="of several objects")
+    no_target: int = Field(default=0, ge=0, description="of something that is not there")
+
+
+class DatasetConfig(SourceConfig):
+    """A data set of images with referring expressions."""
+
+    format: Literal["refer", "grefcoco", "alto_jsonl", "coco_instances"] = Field(
+        description="the publisher's layout; `coco_instances` from a folder only"
+    )
+    images: int = Field(default=100, ge=1, description="scenes to draw")
+    splits: dict[str, float] = Field(
+        default={"train": 1.0}, description="share of the images of each split; the shares add up to 1"
+    )
+    expressions: ExpressionCounts = Field(default=ExpressionCounts(), description="expressions of a scene")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DatasetConfig":
+        if self.source == "sample" and self.format == "coco_instances":
+            raise ValueError(
+                "format `coco_instances` has no expressions to sample: use it with `source: folder`"
+            )
+        if abs(sum(self.splits.values()) - 1) > 1e-6 or min(self.splits.values()) < 0:
+            raise ValueError(f"shares of `splits` must add up to 1, found {self.splits}")
+        if self.format in ("refer", "alto_jsonl") and (
+            self.expressions.multiple or self.expressions.no_target
+        ):
+            raise ValueError(f"format `{self.format}` holds expressions of one object only")
+        return self
+
+    def split_of(self, index: int) -> str:
+        """Split of image `index`: splits follow one another in the order given."""
+        end = 0.0
+        for name, share in self.splits.items():
+            end += share * self.images
+            if index < round(end):
+                return name
+        return name
+
+
+def write_dataset_file(output: Path, format_: Format, name: str, source: str) -> None:
+    """Write `dataset.json`, by which the next stage chooses its reader."""
+    content = {"format": format_, "name": name, "source": source}
+    (output / DATASET_FILE).write_text(json.dumps(content, indent=1) + "\n")
