@@ -1,0 +1,195 @@
+"""Evaluates ALToLLM, before and after GRPO, on a prepared benchmark beside trivial baselines.
+
+Every expression of every record is asked for a full-length and for an adaptive mask; masks are decoded
+and scored at the original resolution, one expression at a time (the `standard` protocol).
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from alto_models.data.shards import ShardRows
+from alto_models.tokenizer.config import TokenizerConfig
+from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
+from data_contracts.errors import InputError
+from data_contracts.schemas import REFERRING_SCHEMA
+from jobs.benchmarking.evaluation import evaluate
+from jobs.benchmarking.gallery import select_gallery
+from jobs.benchmarking.language import LanguageSystem
+from jobs.benchmarking.questions import BenchmarkImage
+from jobs.benchmarking.results import (
+    ADAPTIVE,
+    FULL,
+    GALLERY_FILE,
+    METRICS_FILE,
+    NO_MODE,
+    SAMPLES_FILE,
+    BenchmarkMetrics,
+    Comparison,
+    Estimate,
+)
+from jobs.benchmarking.scoring import Scoreboard
+from jobs.benchmarking.systems import LargestObject, MeanMask, Nothing, RandomObject, System
+from jobs.runner.command_line import run_from_command_line
+from jobs.runner.context import Check, JobConfig, StageContext, StageReport
+
+CHALLENGER = "altollm_grpo"
+STARTING_POINT = "altollm_sft"
+UNTRAINED = "untrained"
+TEXT_IGNORED = "text_ignored"
+LEARNED = (CHALLENGER, STARTING_POINT)
+PROTOCOL = "standard"
+
+
+class Config(JobConfig):
+    """
+    limit: images evaluated at most; null for the whole benchmark. Shown with every figure.
+    questions_per_batch: questions a model answers at once.
+    images_per_shard: images between two points a killed run can be resumed from.
+    bootstrap_resamples, confidence_level: of the intervals; whole images are resampled.
+    samples_shown: gallery samples for each reason (best, worst, longest, shortest, typical).
+    max_malformed: share of malformed answers above which the check `answers_well_formed` fails.
+    """
+
+    limit: int | None = Field(gt=0)
+    questions_per_batch: int = Field(gt=0)
+    images_per_shard: int = Field(gt=0)
+    bootstrap_resamples: int = Field(ge=100)
+    confidence_level: float = Field(gt=0.5, lt=1)
+    samples_shown: int = Field(ge=0)
+    max_malformed: float = Field(ge=0, le=1)
+
+
+def run(config: Config, context: StageContext) -> StageReport:
+    if context.partition is None:
+        raise InputError("benchmark: name the benchmark with --partition")
+    rows = ShardRows(context.inputs["prepare_benchmark"] / context.partition, REFERRING_SCHEMA, None)
+    tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"])
+    return compare_systems(
+        rows, _language_systems(config, context, tokenizer), tokenizer.config, config, context
+    )
+
+
+def compare_systems(
+    rows: ShardRows,
+    models: Sequence[System],
+    code_space: TokenizerConfig,
+    config: Config,
+    context: StageContext,
+) -> StageReport:
+    """Evaluate `models` beside the baselines that need no model, and write all results."""
+    count = min(len(rows), config.limit or len(rows))
+    images = [BenchmarkImage.from_row(rows.row(index)) for index in range(count)]
+    baselines = (MeanMask.of(images), LargestObject(), RandomObject(context.seed), Nothing())
+    systems: list[System] = [*models, *baselines]
+    samples = evaluate(rows, count, systems, config.images_per_shard, context)
+    board = Scoreboard(
+        samples.to_pandas(),
+        resamples=config.bootstrap_resamples,
+        seed=context.seed,
+        level=config.confidence_level,
+        codebook_size=code_space.codebook_size,
+    )
+    metrics = BenchmarkMetrics(
+        benchmark=str(context.partition),
+        protocol=PROTOCOL,
+        limit=config.limit,
+        images=count,
+        images_available=len(rows),
+        **_counts(images),
+        codebook_size=code_space.codebook_size,
+        max_length=code_space.max_length,
+        confidence_level=config.confidence_level,
+        bootstrap_resamples=config.bootstrap_resamples,
+        challenger=CHALLENGER,
+        starting_point=STARTING_POINT,
+        learned=list(LEARNED),
+        baselines=[system.name for system in systems if system.name not in LEARNED],
+        systems=[board.metrics(one) for one in board.runs],
+        slices=[part for one in board.runs for part in board.slices(one)],
+        comparisons=_comparisons(board),
+    )
+    gallery = select_gallery(samples, rows, CHALLENGER, ADAPTIVE, config.samples_shown)
+    _write(context, metrics, samples, gallery)
+    return _report(metrics, config)
+
+
+def _language_systems(
+    config: Config, context: StageContext, tokenizer: MaskTokenizer
+) -> list[LanguageSystem]:
+    from alto_models.altollm.model import AltoLLM
+
+    challenger = AltoLLM.load(context.inputs[CHALLENGER])
+    models = {
+        CHALLENGER: challenger,
+        STARTING_POINT: AltoLLM.load(context.inputs[STARTING_POINT]),
+        UNTRAINED: challenger.untrained(context.seed),
+        TEXT_IGNORED: challenger,
+    }
+    return [
+        LanguageSystem(
+            name=name,
+            model=model,
+            tokenizer=tokenizer,
+            batch_size=config.questions_per_batch,
+            modes=(FULL, ADAPTIVE) if name in LEARNED else (ADAPTIVE,),
+            text_ignored=name == TEXT_IGNORED,
+        )
+        for name, model in models.items()
+    ]
+
+
+def _counts(images: Sequence[BenchmarkImage]) -> dict[str, int]:
+    records = [record for image in images for record in image.records]
+    return {
+        "records": len(records),
+        "expressions": sum(len(record.expressions) for record in records),
+        "no_target_expressions": sum(len(record.expressions) for record in records if record.rle is None),
+    }
+
+
+def _comparisons(board: Scoreboard) -> list[Comparison]:
+    """Every learned run against every baseline, and GRPO against its starting point in the same mode."""
+    learned = [one for one in board.runs if one[0] in LEARNED]
+    baselines = [one for one in board.runs if one[0] not in LEARNED]
+    pairs = [(one, baseline) for one in learned for baseline in baselines]
+    pairs += [((CHALLENGER, mode), (STARTING_POINT, mode)) for mode in (FULL, ADAPTIVE)]
+    return [board.compare(*pair) for pair in pairs]
+
+
+def _write(context: StageContext, metrics: BenchmarkMetrics, samples: pa.Table, gallery: pa.Table) -> None:
+    (context.output / METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")
+    pq.write_table(samples, context.output / SAMPLES_FILE, compression="zstd")
+    pq.write_table(gallery, context.output / GALLERY_FILE, compression="zstd")
+
+
+def _report(metrics: BenchmarkMetrics, config: Config) -> StageReport:
+    figures: dict[str, float | int | str] = {
+        "limit": "whole benchmark" if metrics.limit is None else metrics.limit,
+        "images": metrics.images,
+        "expressions": metrics.expressions,
+    }
+    for system in metrics.systems:
+        for name in ("giou", "ciou", "n_acc", "t_acc", "mean_length"):
+            estimate: Estimate | None = getattr(system, name)
+            if estimate is not None and system.mode in (ADAPTIVE, NO_MODE):
+                figures[f"{system.system}_{name}"] = round(estimate.value, 4)
+    challenger = metrics.find(CHALLENGER, ADAPTIVE)
+    assert challenger is not None
+    return StageReport(
+        figures=figures,
+        checks=(
+            Check(
+                name="answers_well_formed",
+                passed=challenger.malformed <= config.max_malformed,
+                reason=f"{challenger.malformed_answers} of {challenger.samples} adaptive answers of "
+                f"{CHALLENGER} are malformed ({challenger.malformed:.1%}, limit {config.max_malformed:.1%})",
+            ),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    run_from_command_line("benchmark")

@@ -1,0 +1,1 @@
+"""Evaluation of segmentation models on a prepared benchmark, one module a step."""

@@ -1,0 +1,83 @@
+"""Asks every system every question, shard by shard, so that a killed run redoes one shard at most."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alto_models.data.shards import ShardRows
+from jobs.benchmarking.questions import BenchmarkImage
+from jobs.benchmarking.results import SAMPLES_SCHEMA
+from jobs.benchmarking.rows import sample_row
+from jobs.benchmarking.systems import System
+from jobs.runner.context import StageContext
+
+
+def evaluate(
+    rows: ShardRows, count: int, systems: Sequence[System], images_per_shard: int, context: StageContext
+) -> pa.Table:
+    """Table of `SAMPLES_SCHEMA` for the first `count` images, sorted by system, mode and question.
+
+    Finished shards are kept in `context.work` and found again by the next run with the same inputs.
+    """
+    runs = sum(len(system.modes) for system in systems)
+    records = [record for index in range(count) for record in rows.row(index, ["records"])["records"]]
+    total = runs * sum(len(record["expressions"]) for record in records)
+    shards = []
+    with context.progress(total, "Benchmark", "answer") as bar:
+        for number, start in enumerate(range(0, count, images_per_shard)):
+            path = context.work / f"answers-{number:05d}.parquet"
+            if not path.exists():
+                stop = min(start + images_per_shard, count)
+                images = [BenchmarkImage.from_row(rows.row(index)) for index in range(start, stop)]
+                _write_whole(_evaluate_shard(images, systems, number, context), path)
+            shards.append(pq.read_table(path, schema=SAMPLES_SCHEMA))
+            bar.update(len(shards[-1]))
+    return _by_system(pa.concat_tables(shards), systems)
+
+
+def _evaluate_shard(
+    images: Sequence[BenchmarkImage], systems: Sequence[System], number: int, context: StageContext
+) -> pa.Table:
+    questions = [question for image in images for question in image.questions()]
+    rows = []
+    for system in systems:
+        for mode in system.modes:
+            started = time.perf_counter()
+            predictions = system.predict(questions, mode)
+            seconds = time.perf_counter() - started
+            rows += [
+                sample_row(question, prediction, system.name, mode)
+                for question, prediction in zip(questions, predictions, strict=True)
+            ]
+            codes = sum(len(prediction.codes) for prediction in predictions)
+            if codes:
+                name = f"{system.name}_{mode}"
+                context.log_metrics(
+                    number,
+                    **{
+                        f"{name}_answers_per_second": len(questions) / seconds,
+                        f"{name}_mask_tokens_per_second": codes / seconds,
+                        f"{name}_seconds_per_answer": seconds / len(questions),
+                    },
+                )
+    return pa.Table.from_pylist(rows, schema=SAMPLES_SCHEMA)
+
+
+def _by_system(samples: pa.Table, systems: Sequence[System]) -> pa.Table:
+    runs: dict[tuple[str, str], list[int]] = {
+        (system.name, mode): [] for system in systems for mode in system.modes
+    }
+    names = zip(samples["system"].to_pylist(), samples["mode"].to_pylist(), strict=True)
+    for index, run in enumerate(names):
+        runs[run].append(index)
+    return samples.take(pa.array([index for rows in runs.values() for index in rows], pa.int64()))
+
+
+def _write_whole(table: pa.Table, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    pq.write_table(table, partial)
+    os.replace(partial, path)

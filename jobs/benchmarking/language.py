@@ -1,0 +1,106 @@
+"""ALToLLM and the mask tokenizer together as systems of a benchmark."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alto_models.altollm.conversation import segment_prompt
+from alto_models.data.shards import Picture
+from alto_models.data.squares import cut_image, restore_whole, whole_square
+from alto_models.tokenizer.model import MaskTokenizer
+from jobs.benchmarking.questions import Question
+from jobs.benchmarking.results import ADAPTIVE, FULL
+from jobs.benchmarking.rows import Mask, Prediction
+
+
+class Answer(Protocol):
+    """What a language model wrote. codes: the mask tokens; none where `no_target` or `malformed`."""
+
+    text: str
+    codes: Sequence[int]
+    no_target: bool
+    malformed: bool
+
+
+class LanguageModel(Protocol):
+    def answer(self, images: Sequence[Picture], prompts: Sequence[str]) -> Sequence[Answer]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageSystem:
+    """A language model whose mask tokens the mask tokenizer draws.
+
+    text_ignored: asks with an expression of the same image that means something else, so that only what
+    can be had without reading the question is left.
+    """
+
+    name: str
+    model: LanguageModel
+    tokenizer: MaskTokenizer
+    batch_size: int
+    modes: tuple[str, ...] = (FULL, ADAPTIVE)
+    text_ignored: bool = False
+
+    def predict(self, questions: Sequence[Question], mode: str) -> list[Prediction]:
+        predictions: list[Prediction] = []
+        for start in range(0, len(questions), self.batch_size):
+            predictions += self._predict_batch(questions[start : start + self.batch_size], mode)
+        return predictions
+
+    def _predict_batch(self, questions: Sequence[Question], mode: str) -> list[Prediction]:
+        asked = [q.expression_of_another_record() if self.text_ignored else q.expression for q in questions]
+        prompts = [segment_prompt(text, adaptive=mode == ADAPTIVE) for text in asked]
+        answers = self.model.answer([q.image.picture for q in questions], prompts)
+        drawn = [index for index, answer in enumerate(answers) if len(answer.codes) and not answer.malformed]
+        decoded = decode_masks(
+            self.tokenizer, [questions[index] for index in drawn], [answers[index].codes for index in drawn]
+        )
+        masks = dict(zip(drawn, decoded, strict=True))
+        return [
+            Prediction(
+                mask=masks.get(index),
+                asked=text,
+                answer=answer.text,
+                codes=tuple(answer.codes) if index in masks else (),
+                malformed=answer.malformed,
+            )
+            for index, (text, answer) in enumerate(zip(asked, answers, strict=True))
+        ]
+
+
+@torch.inference_mode()
+def decode_masks(
+    tokenizer: MaskTokenizer, questions: Sequence[Question], codes: Sequence[Sequence[int]]
+) -> list[Mask]:
+    """One (H, W) bool mask of the original image a question. Each image is encoded once."""
+    if not questions:
+        return []
+    images = {question.image.image_id: question.image.picture for question in questions}
+    place = {image_id: index for index, image_id in enumerate(images)}
+    embeddings = tokenizer.encode_image(_image_batch(list(images.values()), tokenizer))
+    lengths = torch.tensor([len(one) for one in codes])
+    padded = torch.zeros(len(codes), int(lengths.max()), dtype=torch.long)
+    for row, one in zip(padded, codes, strict=True):
+        row[: len(one)] = torch.tensor(one)
+    of_question = torch.tensor([place[question.image.image_id] for question in questions])
+    logits = tokenizer.decode(padded, lengths, embeddings[of_question])
+    return [
+        restore_whole(probability, question.image.height, question.image.width).astype(bool)
+        for probability, question in zip(_probabilities(logits), questions, strict=True)
+    ]
+
+
+def _image_batch(pictures: Sequence[Picture], tokenizer: MaskTokenizer) -> Tensor:
+    size = tokenizer.config.pixel_encoder.image_size
+    squares = [cut_image(picture, whole_square(*picture.shape[:2]), size) for picture in pictures]
+    return torch.from_numpy(np.stack(squares))
+
+
+def _probabilities(logits: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = logits.sigmoid().float().numpy()
+    return found

@@ -1,0 +1,213 @@
+"""What a benchmark leaves behind: `metrics.json`, `samples.parquet` and `gallery.parquet`.
+
+Written by `jobs.benchmark`, read by `jobs.benchmark_report` and by whoever decides on promotion.
+"""
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_contracts.errors import InputError
+
+METRICS_FILE = "metrics.json"
+SAMPLES_FILE = "samples.parquet"
+GALLERY_FILE = "gallery.parquet"
+
+# Prompt modes; a system that knows no length, such as a baseline mask, has NO_MODE.
+FULL = "full"
+ADAPTIVE = "adaptive"
+NO_MODE = ""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+SAMPLES_SCHEMA = pa.schema(
+    [
+        # Which system answered, in which prompt mode.
+        pa.field("system", pa.string(), nullable=False),
+        pa.field("mode", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("expression_index", pa.int32(), nullable=False),
+        pa.field("expression", pa.string(), nullable=False),
+        # The expression put to the model: differs from `expression` for the system that ignores the text.
+        pa.field("asked", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("target_objects", pa.int32(), nullable=False),
+        pa.field("no_target", pa.bool_(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("target_area", pa.int64(), nullable=False),
+        # Squared boundary length over 4 pi x area of the truth: 1 for a disc, more for winding outlines.
+        pa.field("complexity", pa.float64()),
+        pa.field("answer", pa.string(), nullable=False),
+        pa.field("codes", pa.list_(pa.int32()), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("malformed", pa.bool_(), nullable=False),
+        pa.field("predicted_area", pa.int64(), nullable=False),
+        pa.field("intersection", pa.int64(), nullable=False),
+        pa.field("union", pa.int64(), nullable=False),
+        pa.field("iou", pa.float64(), nullable=False),
+        pa.field("boundary_iou", pa.float64(), nullable=False),
+        # Compressed COCO run lengths of the original image; null for an empty mask.
+        pa.field("target_counts", pa.string()),
+        pa.field("predicted_counts", pa.string()),
+    ],
+    metadata={"schema": "benchmark_samples", "version": "1"},
+)
+
+GALLERY_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+        # Why the sample is shown ("best", "worst", "longest", "shortest") and which of them it is.
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("sample", pa.struct(list(SAMPLES_SCHEMA)), nullable=False),
+    ],
+    metadata={"schema": "benchmark_gallery", "version": "1"},
+)
+
+
+class Result(BaseModel):
+    """Base of all models here: frozen, strict about unknown keys, NaN kept out (null instead)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Estimate(Result):
+    """A figure with its bootstrap confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class SystemMetrics(Result):
+    """All figures of one system in one prompt mode; a figure is None where nothing defines it.
+
+    bits: mean length x log2(codebook size). precision: IoU level -> share of samples reaching it.
+    """
+
+    system: str
+    mode: str
+    samples: int
+    targets: int
+    giou: Estimate | None
+    ciou: Estimate | None
+    miou: Estimate | None
+    n_acc: Estimate | None
+    t_acc: Estimate | None
+    boundary_iou: Estimate | None
+    precision: dict[str, float]
+    mean_length: Estimate | None
+    bits: float | None
+    malformed: Share
+    malformed_answers: int
+
+
+class Slice(Result):
+    """Figures of a part of the samples: those whose `dimension` ("category", "size", ...) is `value`."""
+
+    dimension: str
+    value: str
+    system: str
+    mode: str
+    samples: int
+    giou: float
+    mean_length: float | None
+
+
+class Comparison(Result):
+    """Paired difference in gIoU of a learned system and a reference on the same samples.
+
+    better: the whole confidence interval lies above zero.
+    """
+
+    system: str
+    mode: str
+    reference: str
+    reference_mode: str
+    difference: Estimate
+    better: bool
+
+
+class BenchmarkMetrics(Result):
+    """`metrics.json`. limit: images evaluated at most; None stands for the whole benchmark."""
+
+    benchmark: str
+    protocol: str
+    limit: int | None
+    images: int
+    images_available: int
+    records: int
+    expressions: int
+    no_target_expressions: int
+    codebook_size: int
+    max_length: int
+    confidence_level: float
+    bootstrap_resamples: int
+    challenger: str
+    starting_point: str
+    learned: list[str]
+    baselines: list[str]
+    systems: list[SystemMetrics]
+    slices: list[Slice]
+    comparisons: list[Comparison]
+
+    def find(self, system: str, mode: str) -> SystemMetrics | None:
+        """Metrics of `system` in `mode`; a system without modes (a baseline mask) answers to any."""
+        for metrics in self.systems:
+            if metrics.system == system and metrics.mode in (mode, NO_MODE):
+                return metrics
+        return None
+
+
+class LengthPoint(Result):
+    """Tokenizer quality with masks cut to `length` codes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    length: float
+    bits: float
+    iou: float
+    boundary_iou: float
+
+
+class TokenizerMetrics(Result):
+    """The part of the tokenizer benchmark's `metrics.json` that the report shows."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    iou: float
+    boundary_iou: float
+    mean_length: float
+    baselines: dict[str, float]
+    by_length: list[LengthPoint]
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def read_metrics(path: Path, model: type[ModelT]) -> ModelT:
+    """Raises InputError when the file is absent or is not what `model` describes."""
+    if not path.is_file():
+        raise InputError(f"{path}: missing; run the stage that writes it")
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "file"
+        raise InputError(f"{path}: {field}: {first['msg']}; run the stage again") from error
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Raises InputError when the file is absent or has other columns."""
+    if not path.is_file():
+        raise InputError(f"{path}: missing; run the stage that writes it")
+    table = pq.read_table(path)
+    if not table.schema.equals(schema):
+        raise InputError(f"{path}: its columns are not those of this version; run the stage again")
+    return table

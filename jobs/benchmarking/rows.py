@@ -1,0 +1,63 @@
+"""One prediction scored against its truth: a row of the sample table."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alto_models import masks
+from alto_models.metrics import boundary, iou, overlap
+from jobs.benchmarking.questions import Question
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a system made of a question.
+
+    mask: (H, W) of the original image; None where nothing is predicted (or nothing could be decoded).
+    asked: the expression put to the system. answer, codes: what a language model wrote.
+    """
+
+    mask: Mask | None
+    asked: str
+    answer: str = ""
+    codes: tuple[int, ...] = ()
+    malformed: bool = False
+
+
+def sample_row(question: Question, prediction: Prediction, system: str, mode: str) -> dict[str, Any]:
+    """Row of `SAMPLES_SCHEMA`. A malformed answer scores 0, also where there is no target."""
+    image, record = question.image, question.record
+    truth = image.truths[record.record_id]
+    mask = prediction.mask if prediction.mask is not None else np.zeros_like(truth.mask)
+    pair = overlap(mask, truth.mask)
+    return {
+        "system": system,
+        "mode": mode,
+        "image_id": image.image_id,
+        "record_id": record.record_id,
+        "expression_index": question.expression_index,
+        "expression": question.expression,
+        "asked": prediction.asked,
+        "category": record.category,
+        "target_objects": len(record.instances) if record.rle is not None else 0,
+        "no_target": record.rle is None,
+        "width": image.width,
+        "height": image.height,
+        "target_area": pair.target_area,
+        "complexity": record.complexity,
+        "answer": prediction.answer,
+        "codes": list(prediction.codes),
+        "length": len(prediction.codes),
+        "malformed": prediction.malformed,
+        "predicted_area": pair.predicted_area,
+        "intersection": pair.intersection,
+        "union": pair.union,
+        "iou": 0.0 if prediction.malformed else pair.iou,
+        "boundary_iou": iou(boundary(mask), truth.boundary) if pair.intersection else 0.0,
+        "target_counts": record.rle.counts if record.rle is not None else None,
+        "predicted_counts": masks.encode(mask).counts if pair.predicted_area else None,
+    }
