@@ -11,7 +11,7 @@ TILE = 240  # pixels
 CAPTION = 30
 COLUMNS = 4
 MAX_TILES = 12
-_MARK = np.array([255, 0, 255], dtype=np.float32)
+_MARK = np.array([255, 0, 255], dtype=np.uint8)
 
 
 class ContactSheet:
@@ -25,14 +25,14 @@ class ContactSheet:
         return len(self._tiles) >= MAX_TILES
 
     def add(self, image: np.ndarray, masks: Sequence[np.ndarray], caption: str) -> None:
-        """image (H, W, 3) uint8; masks (H, W) bool are drawn as outlines and a light tint."""
-        picture = image.astype(np.float32)
+        """image (H, W, 3) uint8; masks (H, W) bool are outlined."""
+        picture = image.copy()
         for mask in masks:
-            picture[mask] = 0.75 * picture[mask] + 0.25 * _MARK
             picture[ndimage.binary_dilation(mask, iterations=2) & ~mask] = _MARK
         tile = Image.new("RGB", (TILE, TILE + CAPTION), "white")
-        scaled = Image.fromarray(picture.astype(np.uint8))
-        scaled = scaled.resize([round(side * TILE / max(scaled.size)) for side in scaled.size])
+        height, width = image.shape[:2]
+        scale = TILE / max(height, width)
+        scaled = Image.fromarray(picture).resize((round(width * scale), round(height * scale)))
         tile.paste(scaled, ((TILE - scaled.width) // 2, (TILE - scaled.height) // 2))
         font = ImageFont.load_default(11)
         ImageDraw.Draw(tile).multiline_text((4, TILE + 2), _two_lines(caption), fill="black", font=font)
