@@ -6,13 +6,14 @@ import os
 import sys
 
 from data_contracts.errors import InputError
+from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, project_root
 from jobs.runner.ledger import InputsMoved
 from jobs.runner.run import run_inside_dvc, run_stage
 from jobs.runner.stage_lock import StageLock
-from jobs.runner.worker import CheckFailed, execute
+from jobs.runner.worker import execute
 
 
 def run_from_command_line(stage: str) -> None:

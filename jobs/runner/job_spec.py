@@ -40,6 +40,11 @@ class JobSpec(BaseModel):
         return self.work / "output"
 
     @property
+    def rejected(self) -> Path:
+        """Result of a run whose blocking check failed."""
+        return self.work / "rejected"
+
+    @property
     def state(self) -> Path:
         """Checkpoints and curves of this job."""
         return self.work / "state"

@@ -26,20 +26,27 @@ from dvc.rwlock import rwlock
 from dvc.stage import PipelineStage
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.stage.exceptions import StageNotFound
+from dvc.stage.serialize import to_single_stage_lockfile
 
 from data_contracts.errors import InputError
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, stage_folder, stage_of_path
 from jobs.runner.stage_lock import StageLock
 
+Origin = Literal["unchanged", "restored", "ran"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """A ledger entry: how it came about in this call, and the hash of its output (the data version)."""
+    """A ledger entry and how it came about in this call.
+
+    data_version: hash of the output. entry_hash: hash of the whole entry, inputs included.
+    """
 
     address: StageAddress
     data_version: str
-    how: Literal["unchanged", "restored", "ran"]
+    entry_hash: str
+    how: Origin
 
 
 class InputsMoved(Exception):
@@ -80,7 +87,7 @@ class Ledger:
     def _decide(self, repo: Repo, stage: PipelineStage, address: StageAddress) -> Recorded | JobSpec:
         require_inputs(stage)
         if not is_changed(stage):
-            return Recorded(address=address, data_version=data_version(stage), how="unchanged")
+            return recorded(stage, address, "unchanged")
         remove_outputs(stage)
         try:
             repo.stage_cache.restore(stage)
@@ -88,7 +95,31 @@ class Ledger:
             return self.job_spec(stage, address)
         stage.save_deps()
         save_outputs(repo, stage)
-        return Recorded(address=address, data_version=data_version(stage), how="restored")
+        return recorded(stage, address, "restored")
+
+    def current(self, address: StageAddress) -> Recorded | None:
+        """The entry of an address whose output and inputs are as recorded; None where it is stale."""
+        with self.locked_repo() as repo:
+            stage = find_stage(repo, address)
+            return None if is_changed(stage) else recorded(stage, address, "unchanged")
+
+    def accept(self, address: StageAddress) -> tuple[Recorded, list[str]]:
+        """Record the output again with the inputs as they are now; also returns which inputs had changed.
+
+        Raises InputError where there is no entry, or the output is not the recorded one.
+        """
+        with self.locked_repo() as repo:
+            stage = find_stage(repo, address)
+            if stage.outs[0].hash_info.value is None or any(output.status() for output in stage.outs):
+                raise InputError(
+                    f"{address}: the output is not the one in dvc.lock, so there is nothing to accept"
+                )
+            require_inputs(stage)
+            before = input_hashes(stage)
+            stage.save_deps()
+            now = input_hashes(stage)
+            save_outputs(repo, stage)
+            return recorded(stage, address, "unchanged"), changed_keys(before, now)
 
     def record(self, spec: JobSpec) -> Recorded:
         """Move the finished output into place and write the ledger entry.
@@ -101,7 +132,7 @@ class Ledger:
             refuse_moved_inputs(spec, input_hashes(stage))
             publish(spec.staging, self.root / stage.outs[0].def_path)
             save_outputs(repo, stage)
-            return Recorded(address=spec.address, data_version=data_version(stage), how="ran")
+            return recorded(stage, spec.address, "ran")
 
     def job_inside_dvc(self, address: StageAddress) -> JobSpec | None:
         """The job for a stage that a running `dvc repro` has begun; None if another run has recorded it."""
@@ -208,8 +239,14 @@ def save_outputs(repo: Repo, stage: PipelineStage) -> None:
     stage.dump(update_pipeline=False)
 
 
-def data_version(stage: PipelineStage) -> str:
-    return str(stage.outs[0].hash_info.value)
+def recorded(stage: PipelineStage, address: StageAddress, how: Origin) -> Recorded:
+    entry = to_single_stage_lockfile(stage)
+    return Recorded(
+        address=address,
+        data_version=str(stage.outs[0].hash_info.value),
+        entry_hash=value_hash(entry),
+        how=how,
+    )
 
 
 def tracked_parameters(stage: PipelineStage) -> dict[str, Any]:
@@ -250,10 +287,12 @@ def value_hash(value: Any) -> str:
     return hashlib.md5(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def changed_keys(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+
+
 def refuse_moved_inputs(spec: JobSpec, now: Mapping[str, str]) -> None:
-    moved = sorted(
-        path for path in spec.input_hashes | dict(now) if spec.input_hashes.get(path) != now.get(path)
-    )
+    moved = changed_keys(spec.input_hashes, now)
     if moved:
         raise InputsMoved(
             f"{spec.address}: refused, because inputs changed while the job ran: {', '.join(moved)}. Run it again."

@@ -12,15 +12,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from data_contracts.errors import InputError
+from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig, StageContext, StageReport
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.metric_log import MetricLog
 from jobs.runner.reporting import report_to_orchestrator
 from jobs.runner.tracking import tracked_run
-
-
-class CheckFailed(Exception):
-    """A blocking check failed: the result is kept for inspection and not recorded."""
 
 
 def execute(spec: JobSpec) -> StageReport:
@@ -89,16 +86,11 @@ def write_report(report: StageReport, path: Path) -> None:
 
 
 def refuse_failed_checks(spec: JobSpec, report: StageReport) -> None:
-    failed = [check for check in report.checks if check.blocking and not check.passed]
-    if not failed:
+    if all(check.passed or not check.blocking for check in report.checks):
         return
-    rejected = spec.work / "rejected"
-    shutil.rmtree(rejected, ignore_errors=True)
-    spec.staging.rename(rejected)
-    reasons = "; ".join(f"{check.name}: {check.reason}" for check in failed)
-    raise CheckFailed(
-        f"{spec.address}: blocking check failed, nothing recorded ({reasons}). Result kept in {rejected}"
-    )
+    shutil.rmtree(spec.rejected, ignore_errors=True)
+    spec.staging.rename(spec.rejected)
+    raise CheckFailed.of(spec)
 
 
 def main() -> int:

@@ -1,0 +1,57 @@
+"""Data assets: acquired in their publishers' formats, then prepared and held against their contracts."""
+
+from assets.stage_asset import StageAsset, StageCheck
+
+CONTRACT = StageCheck(
+    name="contract",
+    description="Accepted rows meet every rule of the data contract, and the quarantined share is within its limit.",
+    blocking=True,
+)
+
+ASSETS = (
+    StageAsset(
+        stage="base_weights",
+        group="base",
+        description="Checkpoints that training starts from, with checksum and licence.",
+        kinds=frozenset({"huggingface"}),
+    ),
+    StageAsset(
+        stage="acquire_sa1b",
+        group="sa1b",
+        description="SA-1B shards as published: tar files of images and their mask annotations.",
+        kinds=frozenset({"python", "file"}),
+    ),
+    StageAsset(
+        stage="prepare_sa1b",
+        group="sa1b",
+        description="SA-1B masks as sharded Parquet, every row accepted by the contract or quarantined with a reason.",
+        kinds=frozenset({"parquet", "arrow"}),
+        checks=(CONTRACT,),
+    ),
+    StageAsset(
+        stage="acquire_referring",
+        group="referring",
+        description="Referring data sets for training, in their publishers' formats (REFER, gRefCOCO, ALToLLM jsonl).",
+        kinds=frozenset({"python", "file"}),
+    ),
+    StageAsset(
+        stage="prepare_referring",
+        group="referring",
+        description="Referring records as Parquet: image, expressions, target instances and their union.",
+        kinds=frozenset({"parquet", "arrow"}),
+        checks=(CONTRACT,),
+    ),
+    StageAsset(
+        stage="acquire_benchmark",
+        group="benchmarks",
+        description="Evaluation sets in their publishers' formats.",
+        kinds=frozenset({"python", "file"}),
+    ),
+    StageAsset(
+        stage="prepare_benchmark",
+        group="benchmarks",
+        description="Evaluation records as Parquet, in the schema of the referring training data.",
+        kinds=frozenset({"parquet", "arrow"}),
+        checks=(CONTRACT,),
+    ),
+)

@@ -1,0 +1,152 @@
+"""From a stage of `dvc.yaml` and what people should see of it to a Dagster asset."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import dagster as dg
+
+from data_contracts.errors import InputError
+from jobs.runner.check_failed import CheckFailed
+from jobs.runner.layout import StageAddress, output_folder
+from jobs.runner.ledger import InputsMoved, Recorded
+from jobs.runner.lineage import Lineage, code_version
+from jobs.runner.run import Launch, read_last_run, run_stage
+
+PICTURE_WIDTH = 720  # pixels; pictures are stored in the event log, so they are kept small
+LEDGER_TAG = "alto/ledger"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCheck:
+    """A check that a stage reports. A failed blocking check fails the run, in both doors."""
+
+    name: str
+    description: str
+    blocking: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageAsset:
+    """What Dagster shows of a stage beside what `dvc.yaml` says."""
+
+    stage: str
+    group: str
+    description: str
+    kinds: frozenset[str]
+    checks: tuple[StageCheck, ...] = ()
+    needs_gpu: bool = False
+    owners: tuple[str, ...] = ("team:alto",)
+
+
+class Launcher(Protocol):
+    """Starts a stage's job for a Dagster run (orchestration/launchers.py)."""
+
+    def launch_for(self, context: dg.AssetExecutionContext) -> Launch: ...
+
+
+def build_assets(
+    declared: Sequence[StageAsset], lineage: Lineage, partitions: Mapping[str, dg.PartitionsDefinition]
+) -> list[dg.AssetsDefinition]:
+    """One asset a stage; `partitions` maps the keys of `partitions.yaml` to Dagster's definitions."""
+    return [build_asset(asset, lineage, partitions) for asset in declared]
+
+
+def build_asset(
+    declared: StageAsset, lineage: Lineage, partitions: Mapping[str, dg.PartitionsDefinition]
+) -> dg.AssetsDefinition:
+    stage = lineage.stage(declared.stage)
+
+    @dg.asset(
+        name=stage.name,
+        deps=list(stage.upstream),
+        description=declared.description,
+        group_name=declared.group,
+        kinds=set(declared.kinds),
+        owners=list(declared.owners),
+        tags={"phase": declared.group},
+        partitions_def=partitions[stage.partition_set] if stage.partition_set else None,
+        code_version=code_version(lineage.root, stage),
+        pool="gpu" if declared.needs_gpu else None,
+        check_specs=[
+            dg.AssetCheckSpec(
+                check.name, asset=stage.name, description=check.description, blocking=check.blocking
+            )
+            for check in declared.checks
+        ],
+        metadata={"command": stage.command, "code": list(stage.code), "parameters": list(stage.parameters)},
+    )
+    def materialize(context: dg.AssetExecutionContext, launcher: dg.ResourceParam[Launcher]) -> Iterator[Any]:
+        partition = context.partition_key if stage.partition_set else None
+        address = StageAddress(stage.name, partition)
+        try:
+            recorded = run_stage(lineage.root, address, launcher.launch_for(context))
+        except CheckFailed as error:
+            yield from check_results(error.report, declared.stage)
+            raise dg.Failure(str(error), allow_retries=False) from error
+        except (InputError, InputsMoved) as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        report = read_report_file(lineage.root / output_folder(lineage.profile, address))
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(recorded.data_version),
+            tags={LEDGER_TAG: recorded.entry_hash},
+            metadata=result_metadata(lineage, address, recorded, report),
+            check_results=list(check_results(report, declared.stage)),
+        )
+
+    return materialize
+
+
+def read_report_file(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "report.json").read_text())
+
+
+def check_results(report: Mapping[str, Any], stage: str) -> Iterator[dg.AssetCheckResult]:
+    for check in report["checks"]:
+        yield dg.AssetCheckResult(
+            asset_key=stage,
+            check_name=check["name"],
+            passed=check["passed"],
+            description=check["reason"],
+            severity=dg.AssetCheckSeverity.ERROR if check["blocking"] else dg.AssetCheckSeverity.WARN,
+            metadata={name: dg.MetadataValue.json(value) for name, value in check["details"].items()},
+        )
+
+
+def result_metadata(
+    lineage: Lineage, address: StageAddress, recorded: Recorded | None, report: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Numbers, pictures and links that a person wants to see on the asset's page."""
+    folder = lineage.root / output_folder(lineage.profile, address)
+    metadata: dict[str, Any] = dict(report["figures"])
+    for picture in sorted((folder / "pictures").glob("*.png")):
+        metadata[f"picture: {picture.stem}"] = dg.MetadataValue.md(inline_picture(picture))
+    metadata["output"] = dg.MetadataValue.path(str(folder))
+    for page in sorted(folder.glob("*.html")):
+        metadata[page.stem] = dg.MetadataValue.url(page.as_uri())
+    if recorded is not None:
+        metadata["how"] = recorded.how
+    last_run = read_last_run(lineage.root, address)
+    if last_run is not None:
+        metadata["seconds"] = last_run.seconds
+        if last_run.mlflow_run_id:
+            metadata["mlflow run"] = last_run.mlflow_run_id
+        docs = lineage.root / ".work" / address.folder_name / "last_run" / "data_docs" / "index.html"
+        if docs.exists():
+            metadata["data docs"] = dg.MetadataValue.url(docs.as_uri())
+    return metadata
+
+
+def inline_picture(path: Path) -> str:
+    """Markdown with the picture inside, at most PICTURE_WIDTH wide."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        picture.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, format="PNG", optimize=True)
+    return f"![{path.stem}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})"

@@ -1,0 +1,28 @@
+"""The end of a run whose result must not be used."""
+
+import json
+from typing import Any
+
+from jobs.runner.job_spec import JobSpec
+
+
+class CheckFailed(Exception):
+    """A blocking check failed: nothing is recorded, and the result is kept for a look.
+
+    report: content of the rejected result's `report.json`.
+    """
+
+    def __init__(self, message: str, report: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.report = report
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> "CheckFailed":
+        """From the rejected result that the job left."""
+        report = json.loads((spec.rejected / "report.json").read_text())
+        failed = [check for check in report["checks"] if check["blocking"] and not check["passed"]]
+        reasons = "; ".join(f"{check['name']}: {check['reason']}" for check in failed)
+        return cls(
+            f"{spec.address}: blocking check failed, nothing recorded ({reasons}). Result kept in {spec.rejected}",
+            report,
+        )

@@ -1,0 +1,91 @@
+"""Recorded checkpoints as versions in the MLflow model registry."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from data_contracts.errors import InputError
+from jobs.runner.layout import StageAddress, output_folder
+from jobs.runner.ledger import Ledger
+from jobs.runner.lineage import read_lineage
+from jobs.runner.run import read_last_run
+from jobs.runner.tracking import find_or_create_experiment, use_project_store
+
+REGISTERED_MODELS = {"tokenizer_stage1_5": "alto-tokenizer", "altollm_grpo": "altollm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredVersion:
+    model: str
+    version: str
+    data_version: str
+    how: Literal["registered", "already registered"]
+
+
+def register_recorded(root: Path) -> list[RegisteredVersion]:
+    """Register the recorded output of each registered stage, unless a version with its hash exists.
+
+    Only what the ledger records is registered, so results of experiments and sweeps never are.
+    Raises InputError where a stage has no record.
+    """
+    use_project_store(root)
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    return [register(client, root, StageAddress(stage), model) for stage, model in REGISTERED_MODELS.items()]
+
+
+def register(client: Any, root: Path, address: StageAddress, model: str) -> RegisteredVersion:
+    recorded = Ledger(root).current(address)
+    if recorded is None:
+        raise InputError(f"{address} has no up-to-date result: run it before registering")
+    ensure_model(client, model)
+    for version in client.search_model_versions(f"name = '{model}'"):
+        if version.tags.get("data_version") == recorded.data_version:
+            client.set_registered_model_alias(model, "challenger", version.version)
+            return RegisteredVersion(
+                model=model,
+                version=version.version,
+                data_version=recorded.data_version,
+                how="already registered",
+            )
+    profile = read_lineage(root).profile
+    run = source_run(client, root, address, profile)
+    client.log_artifacts(run.info.run_id, str(root / output_folder(profile, address)), "model")
+    version = client.create_model_version(
+        model,
+        source=f"{run.info.artifact_uri}/model",
+        run_id=run.info.run_id,
+        tags={
+            "data_version": recorded.data_version,
+            "stage": address.stage,
+            "profile": profile,
+            "git_commit": run.data.tags.get("git_commit", ""),
+        },
+    )
+    client.set_registered_model_alias(model, "challenger", version.version)
+    return RegisteredVersion(
+        model=model, version=version.version, data_version=recorded.data_version, how="registered"
+    )
+
+
+def ensure_model(client: Any, model: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(model)
+    except MlflowException:  # it exists
+        client.get_registered_model(model)
+
+
+def source_run(client: Any, root: Path, address: StageAddress, profile: str) -> Any:
+    """The MLflow run that made the checkpoint; a new one where it was made elsewhere or without MLflow."""
+    last_run = read_last_run(root, address)
+    if last_run is not None and last_run.mlflow_run_id is not None:
+        return client.get_run(last_run.mlflow_run_id)
+    experiment = find_or_create_experiment(client, profile, root)
+    run = client.create_run(
+        experiment, run_name=str(address), tags={"stage": address.stage, "profile": profile}
+    )
+    client.set_terminated(run.info.run_id)
+    return run

@@ -1,0 +1,1 @@
+"""The Dagster code location, launchers, partitions, schedules, sensors, and the `alto` command."""

@@ -1,0 +1,98 @@
+"""The `alto` command. Imports that take seconds are made inside the command that needs them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_contracts.errors import InputError
+from jobs.runner.layout import StageAddress, project_root
+
+app = typer.Typer(
+    help="Train, check, version, benchmark and ship ALTo mask tokenizers and ALToLLM.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def profile(
+    name: Annotated[str, typer.Argument(help="Profile in infra/profiles, or 'small' (the base).")],
+) -> None:
+    """Write params.yaml from a profile."""
+    from orchestration.profiles import write_profile
+
+    print(f"wrote {write_profile(enter_project(), name).name} for profile {name}")
+
+
+@app.command()
+def plan() -> None:
+    """Show what would run, and why, before anything runs."""
+    from jobs.runner.staleness import lineage_state
+
+    words = {"runs": "runs", "runs_if_changed": "runs if changed", "does_not_run": "does not run"}
+    states = lineage_state(enter_project())
+    width = max(len(str(state.address)) for state in states)
+    for state in states:
+        print(f"{state.address!s:{width}}  {words[state.plan]:15}  {', '.join(state.reasons)}".rstrip())
+
+
+@app.command()
+def accept(
+    stage: Annotated[str, typer.Argument(help="Stage, or stage@partition.")],
+    reason: Annotated[str, typer.Option(help="Why the change cannot matter; kept in infra/accepted.jsonl.")],
+) -> None:
+    """Record a stage as up to date after a change that cannot matter, without running it."""
+    from orchestration.accept import accept_change
+
+    recorded = accept_change(enter_project(), StageAddress.parse(stage), reason)
+    print(f"{recorded.address}: accepted, data version {recorded.data_version}")
+
+
+@app.command()
+def sync() -> None:
+    """Show in Dagster what `dvc repro` has done, and register recorded models in MLflow."""
+    from orchestration.local_services import bring_up_to_date
+
+    bring_up_to_date(enter_project())
+
+
+@app.command()
+def results() -> None:
+    """Print the table of results of the last benchmark report, and where to look."""
+    from orchestration.results import print_results
+
+    print_results(enter_project())
+
+
+@app.command()
+def ui(
+    dagster_port: Annotated[int, typer.Option(help="Port of the Dagster pages.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow pages.")] = 5000,
+) -> None:
+    """Start Dagster and MLflow on loopback, up to date with what `dvc repro` has done."""
+    from orchestration.local_services import serve
+
+    serve(enter_project(), dagster_port, mlflow_port)
+
+
+def enter_project() -> Path:
+    root = project_root()
+    os.chdir(root)
+    return root
+
+
+def main() -> None:
+    """Run the command; wrong input is one line and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""The Dagster code location: assets from `dvc.yaml`, with what people should see of them."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from assets import altollm, benchmarks, data, tokenizer
+from assets.shipping import registration_asset
+from assets.stage_asset import build_assets
+from jobs.runner.layout import project_root
+from jobs.runner.lineage import read_lineage
+from orchestration.jobs import phase_jobs, retraining, weekly_retraining
+from orchestration.launchers import LocalLauncher
+from orchestration.partitions import partitions_definitions
+from orchestration.sensors import build_sensors
+
+STAGE_ASSETS = (*data.ASSETS, *tokenizer.ASSETS, *altollm.ASSETS, *benchmarks.ASSETS)
+
+
+def build_definitions(root: Path) -> dg.Definitions:
+    """All definitions for the project at `root`."""
+    lineage = read_lineage(root)
+    jobs = {job.name: job for job in phase_jobs()}
+    return dg.Definitions(
+        assets=[
+            *build_assets(STAGE_ASSETS, lineage, partitions_definitions(root)),
+            registration_asset(root),
+        ],
+        jobs=[*jobs.values(), retraining],
+        schedules=[weekly_retraining],
+        sensors=build_sensors(root, jobs),
+        resources={"launcher": LocalLauncher()},
+    )
+
+
+defs = build_definitions(project_root())

@@ -1,0 +1,44 @@
+"""One Dagster job a phase, and the weekly retraining."""
+
+import dagster as dg
+
+from orchestration.partitions import SA1B_BATCHES
+
+PHASES: dict[str, tuple[str, ...]] = {
+    "sa1b_data": ("acquire_sa1b", "prepare_sa1b"),
+    "referring_data": ("acquire_referring", "prepare_referring"),
+    "benchmark_data": ("acquire_benchmark", "prepare_benchmark"),
+    "tokenizer_training": ("base_weights", "tokenizer_stage1", "tokenizer_stage1_5", "tokenizer_benchmark"),
+    "altollm_training": ("mask_tokens", "altollm_sft", "altollm_grpo"),
+    "evaluation": ("benchmark",),
+    "reporting": ("benchmark_report", "registration"),
+}
+RETRAINING = (*PHASES["tokenizer_training"], *PHASES["altollm_training"])
+
+
+def phase_jobs() -> list[dg.UnresolvedAssetJobDefinition]:
+    partitions = {"sa1b_data": SA1B_BATCHES}
+    return [
+        dg.define_asset_job(
+            name,
+            selection=list(stages),
+            partitions_def=partitions.get(name),
+            description=f"Brings {', '.join(stages)} up to date.",
+        )
+        for name, stages in PHASES.items()
+    ]
+
+
+retraining = dg.define_asset_job(
+    "retraining",
+    selection=list(RETRAINING),
+    description="Tokenizer and ALToLLM anew from the prepared data; stages whose inputs did not change are skipped.",
+)
+
+weekly_retraining = dg.ScheduleDefinition(
+    name="weekly_retraining",
+    job=retraining,
+    cron_schedule="0 3 * * 1",
+    execution_timezone="UTC",
+    description="Mondays at 03:00 UTC. Benchmarks and the report follow a retraining that succeeded.",
+)

@@ -1,0 +1,117 @@
+"""Brings Dagster up to date with the ledger: what `dvc repro` made shows as materialized, without running.
+
+An event is reported for every recorded output that Dagster does not know in that form. Its tags say which versions
+of which inputs it was made from, so that Dagster's own staleness agrees with `jobs.runner.staleness`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+
+from assets.stage_asset import LEDGER_TAG, check_results, read_report_file, result_metadata
+from jobs.runner.layout import StageAddress, output_folder
+from jobs.runner.lineage import Lineage, Stage, code_version, read_lineage
+from jobs.runner.staleness import StageState, lineage_state
+from orchestration.partitions import add_missing_batches
+
+BEFORE_EVERY_EVENT = "1"  # an event pointer older than any materialization
+OUTDATED = "outdated"
+
+
+def sync_ledger(root: Path, instance: dg.DagsterInstance) -> list[StageAddress]:
+    """Report what Dagster lacks, upstream first, and return the addresses reported."""
+    add_missing_batches(root, instance)
+    lineage = read_lineage(root)
+    code_versions = {stage.name: code_version(root, stage) for stage in lineage.stages}
+    reported = []
+    for state in lineage_state(root):
+        stage = lineage.stage(state.address.stage)
+        tags = event_tags(instance, lineage, stage, state, code_versions[stage.name])
+        if state.recorded is not None and not is_known(instance, state, tags):
+            report(instance, lineage, state.address, tags)
+            reported.append(state.address)
+    return reported
+
+
+def latest_event(instance: dg.DagsterInstance, address: StageAddress) -> dg.EventLogRecord | None:
+    return instance.get_latest_data_version_record(dg.AssetKey(address.stage), None, address.partition)
+
+
+def is_known(instance: dg.DagsterInstance, state: StageState, tags: Mapping[str, str]) -> bool:
+    event = latest_event(instance, state.address)
+    if event is None or event.event_log_entry.tags is None:
+        return False
+    known = event.event_log_entry.tags
+    compared = [DATA_VERSION_TAG, LEDGER_TAG]
+    if tags[CODE_VERSION_TAG] != OUTDATED:
+        compared.append(CODE_VERSION_TAG)
+    return all(known.get(tag) == tags[tag] for tag in compared)
+
+
+def event_tags(
+    instance: dg.DagsterInstance, lineage: Lineage, stage: Stage, state: StageState, current_code: str
+) -> dict[str, str]:
+    if state.recorded is None:
+        return {}
+    tags = {
+        DATA_VERSION_TAG: state.recorded.data_version,
+        DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+        CODE_VERSION_TAG: OUTDATED if changed_by_itself(state) else current_code,
+        LEDGER_TAG: state.recorded.entry_hash,
+    }
+    for name in stage.upstream:
+        key = dg.AssetKey(name)
+        tags[get_input_data_version_tag(key)] = state.input_versions[name]
+        tags[get_input_event_pointer_tag(key)] = event_pointer(instance, lineage.stage(name), state)
+    return tags
+
+
+def changed_by_itself(state: StageState) -> bool:
+    """Whether command, code, parameters or the output itself changed, and not only what the stage reads."""
+    own = [
+        reason for reason in state.reasons if not any(f"/{name}" in reason for name in state.input_versions)
+    ]
+    return state.plan == "runs" and bool(own)
+
+
+def event_pointer(instance: dg.DagsterInstance, upstream: Stage, state: StageState) -> str:
+    """Storage id of the newest event that was read of an upstream asset; before all of them where it changed."""
+    if state.plan == "runs" and any(f"/{upstream.name}" in reason for reason in state.reasons):
+        return BEFORE_EVERY_EVENT
+    events = [latest_event(instance, address) for address in upstream.addresses]
+    return str(max((event.storage_id for event in events if event is not None), default=BEFORE_EVERY_EVENT))
+
+
+def report(
+    instance: dg.DagsterInstance, lineage: Lineage, address: StageAddress, tags: Mapping[str, str]
+) -> None:
+    folder = lineage.root / output_folder(lineage.profile, address)
+    content = read_report_file(folder) if (folder / "report.json").exists() else None
+    metadata: dict[str, Any] = {"how": "recorded by dvc repro"}
+    if content is not None:
+        metadata |= result_metadata(lineage, address, None, content)
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            address.stage, partition=address.partition, metadata=metadata, tags=dict(tags)
+        )
+    )
+    for check in check_results(content, address.stage) if content is not None else ():
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey(address.stage),
+                check_name=str(check.check_name),
+                passed=check.passed,
+                description=check.description,
+                severity=check.severity,
+                metadata=check.metadata,
+            )
+        )

@@ -1,0 +1,136 @@
+"""Dagster and MLflow on this machine, with the project's own home folders."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from data_contracts.errors import InputError
+from jobs.runner.registry import REGISTERED_MODELS, register_recorded
+from jobs.runner.staleness import lineage_state
+from jobs.runner.tracking import use_project_store
+
+SECONDS_TO_START = 180
+
+
+def use_project_home(root: Path) -> Path:
+    """Point Dagster at `.work/dagster`, configured by infra/dagster/local.yaml, unless DAGSTER_HOME is set."""
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(root / ".work" / "dagster")))
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        shutil.copy(root / "infra" / "dagster" / "local.yaml", home / "dagster.yaml")
+    return home
+
+
+def bring_up_to_date(root: Path) -> None:
+    """Report the ledger to Dagster and register what it records in MLflow."""
+    import dagster as dg
+
+    from orchestration.ledger_sync import sync_ledger
+
+    use_project_home(root)
+    with dg.DagsterInstance.get() as instance:
+        reported = sync_ledger(root, instance)
+    print(f"Dagster: {len(reported)} materializations reported")
+    fresh = {str(state.address) for state in lineage_state(root) if state.plan == "does_not_run"}
+    if not fresh.issuperset(REGISTERED_MODELS):
+        print("MLflow: nothing to register, the models are not up to date")
+        return
+    for version in register_recorded(root):
+        print(f"MLflow: {version.model} version {version.version} ({version.how})")
+
+
+def serve(root: Path, dagster_port: int, mlflow_port: int) -> None:
+    """Run both services in the foreground until interrupted. Raises InputError where a port is taken."""
+    for name, port in (("Dagster", dagster_port), ("MLflow", mlflow_port)):
+        if is_open(port):
+            raise InputError(f"port {port} for {name} is in use: choose another with --{name.lower()}-port")
+    use_project_store(root)
+    bring_up_to_date(root)
+    services = {
+        f"http://127.0.0.1:{mlflow_port}": start_mlflow(root, mlflow_port),
+        f"http://127.0.0.1:{dagster_port}": start_dagster(dagster_port),
+    }
+    try:
+        wait_until_ready(services)
+        print(
+            f"\nDagster  http://127.0.0.1:{dagster_port}\nMLflow   http://127.0.0.1:{mlflow_port}\n",
+            flush=True,
+        )
+        while all(process.poll() is None for process in services.values()):
+            time.sleep(1.0)
+        raise InputError(
+            f"a service has ended: see {root / '.work' / 'mlflow' / 'server.log'} and the lines above"
+        )
+    except KeyboardInterrupt:
+        print("stopping")
+    finally:
+        stop(list(services.values()))
+
+
+def start_mlflow(root: Path, port: int) -> subprocess.Popen[bytes]:
+    folder = root / ".work" / "mlflow"
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ),
+        *("--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"]),
+        *("--default-artifact-root", (folder / "artifacts").as_uri()),
+    ]
+    with (folder / "server.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def start_dagster(port: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "orchestration.definitions"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    return subprocess.Popen(command, start_new_session=True)
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until_ready(services: dict[str, subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    for address, process in services.items():
+        while not answers(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise InputError(f"{address} did not start: see the lines above and .work/mlflow/server.log")
+            time.sleep(0.5)
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as response:
+            return response.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,50 @@
+"""`params.yaml` from a profile: a base and a short difference."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_contracts.errors import InputError
+from jobs.runner.lineage import read_yaml
+
+
+def profile_names(root: Path) -> list[str]:
+    return sorted({path.stem for path in (root / "infra" / "profiles").glob("*.yaml")} - {"base"} | {"small"})
+
+
+def render_profile(root: Path, name: str) -> str:
+    """Content of `params.yaml` for a profile. Raises InputError for an unknown profile or an unknown key in it."""
+    if name not in profile_names(root):
+        raise InputError(f"unknown profile {name!r}: choose one of {', '.join(profile_names(root))}")
+    folder = root / "infra" / "profiles"
+    parameters = read_yaml(folder / "base.yaml")
+    if name != "small":
+        parameters = override(parameters, read_yaml(folder / f"{name}.yaml"), f"infra/profiles/{name}.yaml")
+    header = (
+        f"# Written by `alto profile {name}` from infra/profiles; edit values here, or a profile there.\n"
+    )
+    return header + yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True, width=110)
+
+
+def override(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`base` with the values of `changes`; every key of `changes` must exist in `base`."""
+    merged = dict(base)
+    for key, value in changes.items():
+        if key not in base:
+            raise InputError(f"{where}: {key} is not a parameter of infra/profiles/base.yaml")
+        both_nested = isinstance(value, Mapping) and isinstance(base[key], Mapping)
+        merged[key] = override(base[key], value, f"{where}: {key}") if both_nested else value
+    return merged
+
+
+def write_profile(root: Path, name: str) -> Path:
+    """Replace `params.yaml` atomically."""
+    content = render_profile(root, name)
+    path = root / "params.yaml"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(content)
+    os.replace(temporary, path)
+    return path
