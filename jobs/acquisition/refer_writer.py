@@ -1,7 +1,7 @@
 """Writes sample scenes as REFER (`refs(unc).p`) or gRefCOCO (`grefs(unc).json`) with `instances.json`."""
 
 import json
-import pickle
+import pickle  # noqa: TID251 - writes the published format; reads nothing
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
