@@ -95,6 +95,15 @@ def parse_counts(counts: str) -> Runs:
     return runs
 
 
+def runs_of_list(counts: object) -> Runs:
+    """Runs (R,) of uncompressed counts. Raises MaskError(rule "mask_readable") unless a list of integers."""
+    if not isinstance(counts, list) or not all(type(run) is int for run in counts):
+        raise MaskError("mask_readable", "counts are neither a string nor a list of integers")
+    if any(abs(run) >= 2**32 for run in counts):
+        raise MaskError("mask_readable", "counts hold a run beyond 32 bits")
+    return np.array(counts, np.int64)
+
+
 def check_runs(runs: Runs, height: int, width: int) -> None:
     """Raises MaskError (rule "runs_not_negative" or "runs_fill_mask") unless runs tile a (H, W) mask."""
     if len(runs) and runs.min() < 0:

@@ -1,0 +1,65 @@
+"""Contract of referring expressions: what must hold for images, masks, and the expressions that mean them."""
+
+from data_contracts.masks import FILE_RULES, IMAGE_RULES, MASK_RULES, MEASURED_COLUMNS, ROW_RULES, unique_rows
+from data_contracts.rules import Between, Contract, Readable, Rule
+
+# Columns beside those of a mask; a record with several masks has one row for each, one with none a
+# row without mask. stray_masks: masks of a record that says it has no target; missing_masks: 1 where a
+# record has neither a mask nor says so.
+REFERRING_COLUMNS: dict[str, str] = {
+    **MEASURED_COLUMNS,
+    "no_target": "bool",
+    "expressions": "int",
+    "shortest_expression": "int",
+    "longest_expression": "int",
+    "stray_masks": "int",
+    "missing_masks": "int",
+}
+
+MAX_EXPRESSION_CHARACTERS = 2000
+
+REFERENCE_RULES: tuple[Rule, ...] = (
+    Readable(name="annotation_exists", why="An annotation id that leads nowhere leaves its target unknown."),
+    Readable(name="category_exists", why="A category id that leads nowhere leaves its object unnamed."),
+)
+
+EXPRESSION_RULES: tuple[Rule, ...] = (
+    Between(name="has_expression", column="expressions", least=1, why="Without words nothing is asked."),
+    Between(
+        name="expression_not_empty",
+        column="shortest_expression",
+        least=1,
+        why="An empty expression means every object or none.",
+    ),
+    Between(
+        name="expression_not_too_long",
+        column="longest_expression",
+        most=MAX_EXPRESSION_CHARACTERS,
+        why="No expression of the published sets comes near; the prompt has to fit the model.",
+    ),
+    Between(
+        name="no_target_has_no_mask",
+        column="stray_masks",
+        most=0,
+        why="A record that says nothing is meant must not show what is meant.",
+    ),
+    Between(
+        name="target_has_mask",
+        column="missing_masks",
+        most=0,
+        why="A record that means something must show it.",
+    ),
+)
+
+REFERRING_CONTRACT = Contract(
+    name="referring",
+    rules=(
+        *FILE_RULES,
+        *IMAGE_RULES,
+        *ROW_RULES,
+        unique_rows("row_id", "mask_id"),
+        *REFERENCE_RULES,
+        *EXPRESSION_RULES,
+        *MASK_RULES,
+    ),
+)

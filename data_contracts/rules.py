@@ -1,0 +1,196 @@
+"""Rules a data set declares: each is checked on rows to quarantine them, and becomes an expectation.
+
+A rule works on a pandas frame with one row per mask (`data_contracts.masks` lists the columns). Missing
+values break no rule but `Present`, so that optional fields stay optional.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from great_expectations.expectations import Expectation
+
+Blames = Literal["row", "image"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(ABC):
+    """name: what holds; why: the reason it must; blames: what is quarantined, the row or its whole image."""
+
+    name: str
+    why: str
+    blames: Blames = "row"
+
+    @abstractmethod
+    def broken(self, frame: pd.DataFrame) -> pd.Series:
+        """Boolean column: which rows break the rule."""
+
+    @abstractmethod
+    def value(self, row: pd.Series) -> str:
+        """The value that broke it, for people."""
+
+    @abstractmethod
+    def expectation(self) -> "Expectation":
+        """The same rule for Great Expectations."""
+
+
+def _meta(rule: Rule) -> dict[str, str]:
+    return {"rule": rule.name, "notes": rule.why}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readable(Rule):
+    """The reader, or the measuring of a mask, met no problem of this name."""
+
+    def broken(self, frame: pd.DataFrame) -> pd.Series:
+        return frame["problem_rule"] == self.name
+
+    def value(self, row: pd.Series) -> str:
+        return str(row["problem"])
+
+    def expectation(self) -> "Expectation":
+        from great_expectations import expectations
+
+        return expectations.ExpectColumnValuesToNotBeInSet(
+            column="problem_rule", value_set=[self.name], meta=_meta(self)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Present(Rule):
+    """A value is there."""
+
+    column: str
+
+    def broken(self, frame: pd.DataFrame) -> pd.Series:
+        return frame[self.column].isna()
+
+    def value(self, row: pd.Series) -> str:
+        return f"no {self.column}"
+
+    def expectation(self) -> "Expectation":
+        from great_expectations import expectations
+
+        return expectations.ExpectColumnValuesToNotBeNull(column=self.column, meta=_meta(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Between(Rule):
+    """A number lies in a range; None: no bound."""
+
+    column: str
+    least: float | None = None
+    most: float | None = None
+
+    def broken(self, frame: pd.DataFrame) -> pd.Series:
+        column = frame[self.column]
+        below = column < self.least if self.least is not None else pd.Series(False, frame.index)
+        above = column > self.most if self.most is not None else pd.Series(False, frame.index)
+        return below | above
+
+    def value(self, row: pd.Series) -> str:
+        return f"{self.column} {row[self.column]:g}"
+
+    def expectation(self) -> "Expectation":
+        from great_expectations import expectations
+
+        return expectations.ExpectColumnValuesToBeBetween(
+            column=self.column, min_value=self.least, max_value=self.most, meta=_meta(self)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equal(Rule):
+    """Two columns agree."""
+
+    column: str
+    other: str
+
+    def broken(self, frame: pd.DataFrame) -> pd.Series:
+        left, right = frame[self.column], frame[self.other]
+        return (left != right) & left.notna() & right.notna()
+
+    def value(self, row: pd.Series) -> str:
+        return f"{self.column} {row[self.column]:g}, {self.other} {row[self.other]:g}"
+
+    def expectation(self) -> "Expectation":
+        from great_expectations import expectations
+
+        return expectations.ExpectColumnPairValuesToBeEqual(
+            column_A=self.column,
+            column_B=self.other,
+            ignore_row_if="either_value_is_missing",
+            meta=_meta(self),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtMost(Rule):
+    """One column is not above another."""
+
+    column: str
+    limit: str
+
+    def broken(self, frame: pd.DataFrame) -> pd.Series:
+        return frame[self.column] > frame[self.limit]
+
+    def value(self, row: pd.Series) -> str:
+        return f"{self.column} {row[self.column]:g} above {self.limit} {row[self.limit]:g}"
+
+    def expectation(self) -> "Expectation":
+        from great_expectations import expectations
+
+        return expectations.ExpectColumnPairValuesAToBeGreaterThanB(
+            column_A=self.limit,
+            column_B=self.column,
+            or_equal=True,
+            ignore_row_if="either_value_is_missing",
+            meta=_meta(self),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unique(Rule):
+    """No two rows share these columns; `repeated` says which came again while reading."""
+
+    columns: tuple[str, ...]
+    repeated: str
+
+    def broken(self, frame: pd.DataFrame) -> pd.Series:
+        return frame[self.repeated]
+
+    def value(self, row: pd.Series) -> str:
+        return ", ".join(f"{column} {row[column]}" for column in self.columns) + " again"
+
+    def expectation(self) -> "Expectation":
+        from great_expectations import expectations
+
+        return expectations.ExpectCompoundColumnsToBeUnique(column_list=list(self.columns), meta=_meta(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What a data set must satisfy. rules: in the order of checking; the first broken one counts."""
+
+    name: str
+    rules: tuple[Rule, ...]
+
+    def __getitem__(self, name: str) -> Rule:
+        return next(rule for rule in self.rules if rule.name == name)
+
+    def first_broken(self, frame: pd.DataFrame) -> pd.Series:
+        """Name of the first rule each row breaks, None where it breaks none.
+
+        Raises KeyError where a row's problem has a name the contract does not declare, so that no
+        problem is accepted for want of a rule.
+        """
+        first = pd.Series(None, frame.index, dtype=object)
+        for rule in reversed(self.rules):
+            first[rule.broken(frame).fillna(False).astype(bool)] = rule.name
+        undeclared = set(frame["problem_rule"].dropna()) - {rule.name for rule in self.rules}
+        if undeclared:
+            raise KeyError(f"contract {self.name} declares no rule {', '.join(sorted(undeclared))}")
+        return first

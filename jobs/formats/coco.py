@@ -1,0 +1,159 @@
+"""COCO `instances.json`: the index REFER data sets point into, and a data set of its own.
+
+As a data set, the name of a category is an expression that means all of its instances in an image.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import FiniteFloat
+
+from data_contracts.errors import InputError
+from jobs.formats.raw import (
+    Fields,
+    Identifier,
+    Problem,
+    ProblemError,
+    RawDataset,
+    RawImage,
+    RawMask,
+    RawRow,
+    Side,
+    as_box,
+    identifier_of,
+    load_json_file,
+    parse_fields,
+    read_bytes,
+    safe_path,
+)
+
+
+class CocoImage(Fields):
+    id: Identifier
+    file_name: str
+    width: Side
+    height: Side
+
+
+class CocoAnnotation(Fields):
+    id: Identifier
+    image_id: Identifier
+    category_id: Identifier
+    segmentation: Any
+    bbox: list[FiniteFloat]
+    area: FiniteFloat
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoIndex:
+    """instances.json by id; rows are parsed when they are asked for."""
+
+    folder: Path
+    images: dict[str, Any]
+    annotations: dict[str, Any]
+    category_names: dict[str, str]
+
+    def mask(self, annotation_id: str, image_id: str) -> RawMask:
+        """The annotation as a mask of that image; a missing or wrong one carries its problem."""
+        try:
+            if annotation_id not in self.annotations:
+                raise ProblemError("annotation_exists", f"ann_id {annotation_id}")
+            fields = parse_fields(CocoAnnotation, self.annotations[annotation_id])
+            if fields.image_id != image_id:
+                raise ProblemError(
+                    "annotation_exists", f"ann_id {annotation_id} is of image {fields.image_id}"
+                )
+            if fields.category_id not in self.category_names:
+                raise ProblemError("category_exists", f"category_id {fields.category_id}")
+            return RawMask(
+                mask_id=annotation_id,
+                segmentation=fields.segmentation,
+                category=self.category_names[fields.category_id],
+                stated_area=fields.area,
+                stated_box=as_box(fields.bbox),
+            )
+        except ProblemError as error:
+            return RawMask(mask_id=annotation_id, problem=error.problem)
+
+    def image(self, image_id: str, source_file: str, rows: tuple[RawRow, ...]) -> RawImage:
+        """The image with these rows; its file is looked for in `images/`, then beside instances.json."""
+        try:
+            if image_id not in self.images:
+                raise ProblemError("image_exists", f"image_id {image_id} is not in instances.json")
+            fields = parse_fields(CocoImage, self.images[image_id])
+            return RawImage(
+                image_id=image_id,
+                source_file=source_file,
+                rows=rows,
+                data=read_image_file(self.folder, fields.file_name),
+                stated_size=(fields.width, fields.height),
+            )
+        except ProblemError as error:
+            return RawImage(image_id=image_id, source_file=source_file, rows=rows, problem=error.problem)
+
+
+def read_image_file(folder: Path, file_name: str) -> bytes:
+    """Bytes of an image in `images/` or the folder itself. Raises ProblemError."""
+    in_images = safe_path(folder / "images", file_name)
+    return read_bytes(in_images if in_images.is_file() else safe_path(folder, file_name), "image_exists")
+
+
+def load_coco_index(folder: Path) -> CocoIndex:
+    """Raises InputError unless instances.json has its three lists."""
+    path = folder / "instances.json"
+    content = load_json_file(path)
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise InputError(f"{path}: no list {key!r}; it is not a COCO instances file")
+    names = {
+        identifier_of(row, "id", ""): row["name"]
+        for row in content["categories"]
+        if isinstance(row, dict) and isinstance(row.get("name"), str)
+    }
+    return CocoIndex(
+        folder=folder,
+        images=_by_id(content["images"]),
+        annotations=_by_id(content["annotations"]),
+        category_names=names,
+    )
+
+
+def _by_id(rows: Iterable[Any]) -> dict[str, Any]:
+    """Rows by id, the first of each; later ones get names of their own so that they are seen and refused."""
+    by_id: dict[str, Any] = {}
+    for number, row in enumerate(rows):
+        key = identifier_of(row, "id", f"#{number}")
+        by_id[key if key not in by_id else f"{key}#{number}"] = row
+    return by_id
+
+
+def open_coco_instances(folder: Path) -> RawDataset:
+    """One record per image and category; its masks are all instances of it, crowds included."""
+    index = load_coco_index(folder)
+    keys_of_image: dict[str, list[str]] = defaultdict(list)
+    for key, row in index.annotations.items():
+        keys_of_image[identifier_of(row, "image_id", "")].append(key)
+    return RawDataset(len(keys_of_image), _read_images(index, keys_of_image))
+
+
+def _read_images(index: CocoIndex, keys_of_image: dict[str, list[str]]) -> Iterator[RawImage]:
+    for image_id, keys in keys_of_image.items():
+        masks_of_category: dict[str, list[RawMask]] = defaultdict(list)
+        for key in keys:
+            row = index.annotations[key]
+            mask = index.mask(key, image_id)
+            if "#" in key and mask.problem is None:
+                mask = RawMask(mask_id=key, problem=Problem(rule="row_unique", value=f"id of {key} twice"))
+            masks_of_category[identifier_of(row, "category_id", "")].append(mask)
+        rows = tuple(
+            RawRow(
+                row_id=f"{image_id}-{category_id}",
+                masks=tuple(masks),
+                expressions=(index.category_names.get(category_id, ""),),
+            )
+            for category_id, masks in masks_of_category.items()
+        )
+        yield index.image(image_id, "instances.json", rows)

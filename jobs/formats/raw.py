@@ -1,0 +1,162 @@
+"""What every format reader yields: images with rows of masks, wrong ones carrying their problem.
+
+A row is what is counted, accepted or quarantined as a whole: a mask (SA-1B) or a record (referring data:
+expressions with the masks of their targets). Readers check form (files, fields, types, references);
+whether the content is right is for the contract to say.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from data_contracts.errors import InputError
+
+MAX_FILE_BYTES = 256 * 2**20
+VALUE_CHARACTERS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Why something could not be read: a rule of the data set's contract and the offending value."""
+
+    rule: str
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawMask:
+    """segmentation: polygons, uncompressed or compressed RLE as in COCO; stated_*: the publisher's claims."""
+
+    mask_id: str
+    segmentation: object = None
+    category: str | None = None
+    stated_area: float | None = None
+    stated_box: tuple[float, float, float, float] | None = None
+    predicted_iou: float | None = None
+    stability_score: float | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawRow:
+    """split: as the publisher names it, None where the publisher has none."""
+
+    row_id: str
+    masks: tuple[RawMask, ...] = ()
+    expressions: tuple[str, ...] = ()
+    no_target: bool = False
+    split: str | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawImage:
+    """data: bytes of the image file; stated_size: (width, height)."""
+
+    image_id: str
+    source_file: str
+    rows: tuple[RawRow, ...]
+    data: bytes = b""
+    stated_size: tuple[int, int] | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """images: read lazily, in a fixed order; count: how many, for the progress bar."""
+
+    count: int
+    images: Iterator[RawImage]
+
+
+class Fields(BaseModel):
+    """Base of the typed view of one JSON object; fields not named are ignored, types not converted."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+def _identifier(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Identifier = Annotated[str, BeforeValidator(_identifier)]
+
+
+Side = Annotated[int, Field(gt=0, lt=2**31)]  # pixels
+
+
+def as_box(values: list[float]) -> tuple[float, float, float, float]:
+    """Raises ProblemError unless there are four numbers."""
+    if len(values) != 4:
+        raise ProblemError("fields_complete", f"bbox: {len(values)} numbers")
+    return values[0], values[1], values[2], values[3]
+
+
+class ProblemError(Exception):
+    """Raised while one row is read; caught by its reader and turned into the row's Problem."""
+
+    def __init__(self, rule: str, value: object) -> None:
+        self.problem = Problem(rule=rule, value=str(value)[:VALUE_CHARACTERS])
+        super().__init__(f"{rule}: {value}")
+
+
+AnyFields = TypeVar("AnyFields", bound=Fields)
+
+
+def parse_fields(model: type[AnyFields], row: object) -> AnyFields:
+    """The typed view of a row. Raises ProblemError "fields_complete" or "numbers_finite" naming the field."""
+    try:
+        return model.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        rule = "numbers_finite" if first["type"] == "finite_number" else "fields_complete"
+        field = ".".join(map(str, first["loc"])) or "row"
+        raise ProblemError(rule, f"{field}: {first['msg']}") from None
+
+
+def identifier_of(row: object, key: str, fallback: str) -> str:
+    """Best name for a row that may be broken."""
+    value = row.get(key) if isinstance(row, Mapping) else None
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else fallback
+
+
+def safe_path(folder: Path, relative: str) -> Path:
+    """folder / relative. Raises ProblemError "path_safe" where that could leave the folder."""
+    pure = PurePosixPath(relative.replace("\\", "/"))
+    if not relative or pure.is_absolute() or ".." in pure.parts or "\0" in relative:
+        raise ProblemError("path_safe", repr(relative))
+    return folder / pure
+
+
+def read_bytes(path: Path, rule: str) -> bytes:
+    """Contents of a regular file. Raises ProblemError(rule) where it is missing, unreadable or too large."""
+    try:
+        if not path.is_file():
+            raise ProblemError(rule, f"no file {path.name}")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ProblemError(rule, f"{path.name} has more than {MAX_FILE_BYTES} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise ProblemError(rule, f"{path.name}: {error.strerror or error}") from None
+
+
+def parse_json(data: bytes, rule: str) -> Any:
+    """Raises ProblemError(rule) where the bytes are not JSON in UTF-8."""
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(rule, error) from None
+
+
+def load_json_file(path: Path) -> Any:
+    """Contents of a data set's index file. Raises InputError: without it nothing can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; the data set is incomplete") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); acquire the data set again") from None

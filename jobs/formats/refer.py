@@ -1,0 +1,113 @@
+"""REFER (RefCOCO, RefCOCO+, RefCOCOg) and gRefCOCO: expressions that point into a COCO instances.json."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_contracts.errors import InputError
+from jobs.formats.coco import CocoIndex, load_coco_index
+from jobs.formats.pickles import load_plain_pickle
+from jobs.formats.raw import (
+    Fields,
+    Identifier,
+    ProblemError,
+    RawDataset,
+    RawImage,
+    RawRow,
+    identifier_of,
+    load_json_file,
+    parse_fields,
+)
+
+NO_TARGET_IDS = ["-1"]
+
+
+class Sentence(Fields):
+    sent: str
+
+
+class ReferRow(Fields):
+    ref_id: Identifier
+    ann_id: Identifier
+    image_id: Identifier
+    split: str
+    sentences: list[Sentence]
+
+
+class GrefRow(Fields):
+    ref_id: Identifier
+    ann_id: list[Identifier]
+    image_id: Identifier
+    split: str
+    no_target: bool
+    sentences: list[Sentence]
+
+
+def open_refer(folder: Path) -> RawDataset:
+    """`refs(….p)` beside `instances.json`. Raises InputError unless there is exactly one of each."""
+    path = _only_file(folder, "refs*.p")
+    return _open(folder, path, load_plain_pickle(path), _refer_row)
+
+
+def open_grefcoco(folder: Path) -> RawDataset:
+    """`grefs(….json)` beside `instances.json`. Raises InputError unless there is exactly one of each."""
+    path = _only_file(folder, "grefs*.json")
+    return _open(folder, path, load_json_file(path), _gref_row)
+
+
+def _only_file(folder: Path, pattern: str) -> Path:
+    paths = sorted(folder.glob(pattern))
+    if len(paths) != 1:
+        raise InputError(f"{folder}: {len(paths)} files {pattern}, one expected")
+    return paths[0]
+
+
+def _open(
+    folder: Path, path: Path, refs: Any, read_row: Callable[[Any, str, CocoIndex], RawRow]
+) -> RawDataset:
+    if not isinstance(refs, list):
+        raise InputError(f"{path}: a list of references expected, found {type(refs).__name__}")
+    index = load_coco_index(folder)
+    refs_of_image: dict[str, list[tuple[int, Any]]] = defaultdict(list)
+    for number, ref in enumerate(refs):
+        refs_of_image[identifier_of(ref, "image_id", "")].append((number, ref))
+
+    def images() -> Iterator[RawImage]:
+        for image_id, numbered in refs_of_image.items():
+            rows = tuple(_read(ref, number, index, read_row) for number, ref in numbered)
+            yield index.image(image_id, path.name, rows)
+
+    return RawDataset(len(refs_of_image), images())
+
+
+def _read(
+    ref: Any, number: int, index: CocoIndex, read_row: Callable[[Any, str, CocoIndex], RawRow]
+) -> RawRow:
+    row_id = identifier_of(ref, "ref_id", f"#{number}")
+    try:
+        return read_row(ref, row_id, index)
+    except ProblemError as error:
+        return RawRow(row_id=row_id, problem=error.problem)
+
+
+def _refer_row(ref: Any, row_id: str, index: CocoIndex) -> RawRow:
+    fields = parse_fields(ReferRow, ref)
+    return RawRow(
+        row_id=row_id,
+        masks=(index.mask(fields.ann_id, fields.image_id),),
+        expressions=tuple(sentence.sent for sentence in fields.sentences),
+        split=fields.split,
+    )
+
+
+def _gref_row(ref: Any, row_id: str, index: CocoIndex) -> RawRow:
+    fields = parse_fields(GrefRow, ref)
+    annotation_ids = [] if fields.ann_id == NO_TARGET_IDS else fields.ann_id
+    return RawRow(
+        row_id=row_id,
+        masks=tuple(index.mask(annotation_id, fields.image_id) for annotation_id in annotation_ids),
+        expressions=tuple(sentence.sent for sentence in fields.sentences),
+        no_target=fields.no_target,
+        split=fields.split,
+    )

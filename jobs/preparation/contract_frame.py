@@ -1,0 +1,142 @@
+"""Measured rows as the frame a contract is checked on, and the verdict on each row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from data_contracts.rules import Contract, Rule
+from jobs.formats.raw import Problem
+from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow
+
+ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+PROBLEM_COLUMNS = ("problem_rule", "problem")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """rule: the first rule the row breaks, None where it is accepted; value: what broke it."""
+
+    image: MeasuredImage
+    row: MeasuredRow
+    rule: Rule | None
+    value: str
+
+
+@dataclass
+class Seen:
+    """Ids met so far. Row ids are forgotten with their image where they need be unique in it only."""
+
+    across_images: bool
+
+    def __post_init__(self) -> None:
+        self._images: set[str] = set()
+        self._rows: set[str] = set()
+
+    def image(self, image_id: str) -> bool:
+        """Whether the image came before."""
+        again = image_id in self._images
+        self._images.add(image_id)
+        if not self.across_images:
+            self._rows.clear()
+        return again
+
+    def row(self, row: MeasuredRow) -> bool:
+        """Whether the row came before, or holds a mask twice."""
+        again = row.raw.row_id in self._rows
+        self._rows.add(row.raw.row_id)
+        mask_ids = [mask.raw.mask_id for mask in row.masks]
+        return again or len(set(mask_ids)) < len(mask_ids)
+
+
+def judge(
+    images: Sequence[MeasuredImage],
+    contract: Contract,
+    columns: Mapping[str, str],
+    seen: Seen,
+    split_of: Any,
+) -> tuple[list[Verdict], pd.DataFrame]:
+    """Verdict on every row of the images, and the frame of the accepted masks.
+
+    A row is accepted if all of its masks are. columns: name -> kind, as data_contracts declares them.
+    """
+    records: list[dict[str, Any]] = []
+    owners: list[tuple[MeasuredImage, MeasuredRow]] = []
+    for image in images:
+        again = seen.image(image.raw.image_id)
+        for row in image.rows:
+            values = _row_values(image, row, seen.row(row), again, split_of(image, row))
+            for mask in row.masks or (None,):
+                records.append(values | _mask_values(mask, values))
+                records[-1]["owner"] = len(owners)
+            owners.append((image, row))
+    frame = as_frame(records, columns)
+    owner = pd.Series([record["owner"] for record in records], frame.index, dtype="int64")
+    broken = contract.first_broken(frame)
+    first_bad = broken.dropna().groupby(owner).head(1)
+    bad_position = dict(zip(owner[first_bad.index], first_bad.index, strict=True))
+    verdicts = []
+    for number, (image, row) in enumerate(owners):
+        rule, value = None, ""
+        if number in bad_position:
+            position = bad_position[number]
+            rule = contract[broken[position]]
+            value = rule.value(frame.loc[position])
+        verdicts.append(Verdict(image=image, row=row, rule=rule, value=value))
+    return verdicts, frame[~owner.isin(list(bad_position))]
+
+
+def as_frame(records: list[dict[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Numbers become float64 (whole ones stay exact below 2**53), missing ones NaN."""
+    frame = pd.DataFrame.from_records(records, columns=[*columns, *PROBLEM_COLUMNS, "repeated"])
+    numeric = [name for name, kind in columns.items() if kind in ("int", "float")]
+    return frame.astype(dict.fromkeys(numeric, "float64"))
+
+
+def as_table(frame: pd.DataFrame, columns: Mapping[str, str]) -> pa.Table:
+    """The accepted frame as the stored manifest."""
+    arrays = [pa.Array.from_pandas(frame[name]).cast(ARROW_TYPES[kind]) for name, kind in columns.items()]
+    return pa.table(arrays, names=list(columns))
+
+
+def _row_values(
+    image: MeasuredImage, row: MeasuredRow, repeated: bool, image_again: bool, split: str
+) -> dict[str, Any]:
+    raw = image.raw
+    again = Problem(rule="image_unique", value=f"image {raw.image_id} again") if image_again else None
+    problem = image.problem or again or row.raw.problem
+    width, height = image.size or (None, None)
+    stated_width, stated_height = raw.stated_size or (None, None)
+    lengths = [len(expression.strip()) for expression in row.raw.expressions]
+    unreadable = row.raw.problem is not None
+    return {
+        "source_file": raw.source_file,
+        "image_id": raw.image_id,
+        "row_id": row.raw.row_id,
+        "split": split,
+        "width": width,
+        "height": height,
+        "pixels": width * height if width and height else None,
+        "stated_width": stated_width,
+        "stated_height": stated_height,
+        "repeated": repeated,
+        "no_target": row.raw.no_target,
+        "expressions": None if unreadable else len(lengths),
+        "shortest_expression": min(lengths, default=None),
+        "longest_expression": max(lengths, default=None),
+        "stray_masks": len(row.masks) if row.raw.no_target else 0,
+        "missing_masks": int(not row.masks and not row.raw.no_target and not unreadable),
+        "problem_rule": problem.rule if problem else None,
+        "problem": problem.value if problem else None,
+    }
+
+
+def _mask_values(mask: MeasuredMask | None, row_values: Mapping[str, Any]) -> dict[str, Any]:
+    if mask is None:
+        return {"mask_id": ""}
+    values = {"mask_id": mask.raw.mask_id, "category": mask.raw.category, **mask.values}
+    if row_values["problem_rule"] is None and mask.problem is not None:
+        values |= {"problem_rule": mask.problem.rule, "problem": mask.problem.value}
+    return values

@@ -1,0 +1,25 @@
+"""Prepare an evaluation set of referring expressions: as prepare_referring, never read by training."""
+
+from pydantic import Field
+
+from jobs.preparation.prepare import REFERRING, prepare
+from jobs.preparation.settings import ContractConfig, DatasetConfig, settings_of
+from jobs.runner.context import JobConfig, StageContext, StageReport
+
+
+class Config(JobConfig):
+    benchmarks: dict[str, DatasetConfig] = Field(description="settings of each benchmark, by partition key")
+    contract: ContractConfig = ContractConfig()
+
+
+def run(config: Config, context: StageContext) -> StageReport:
+    """Prepare the benchmark of the partition."""
+    settings = settings_of(config.benchmarks, "prepare_benchmark.benchmarks", context.partition)
+    folder = context.inputs["acquire_benchmark"] / (context.partition or "")
+    return prepare(REFERRING, folder, settings.held_out_share, config.contract, context)
+
+
+if __name__ == "__main__":
+    from jobs.runner.command_line import run_from_command_line
+
+    run_from_command_line("prepare_benchmark")

@@ -1,0 +1,25 @@
+"""Prepare a training set of referring expressions: as prepare_sa1b, one row an image with its records."""
+
+from pydantic import Field
+
+from jobs.preparation.prepare import REFERRING, prepare
+from jobs.preparation.settings import ContractConfig, DatasetConfig, settings_of
+from jobs.runner.context import JobConfig, StageContext, StageReport
+
+
+class Config(JobConfig):
+    datasets: dict[str, DatasetConfig] = Field(description="settings of each data set, by partition key")
+    contract: ContractConfig = ContractConfig()
+
+
+def run(config: Config, context: StageContext) -> StageReport:
+    """Prepare the data set of the partition."""
+    settings = settings_of(config.datasets, "prepare_referring.datasets", context.partition)
+    folder = context.inputs["acquire_referring"] / (context.partition or "")
+    return prepare(REFERRING, folder, settings.held_out_share, config.contract, context)
+
+
+if __name__ == "__main__":
+    from jobs.runner.command_line import run_from_command_line
+
+    run_from_command_line("prepare_referring")
