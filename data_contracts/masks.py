@@ -60,7 +60,6 @@ FILE_RULES: tuple[Rule, ...] = (
 )
 
 IMAGE_RULES: tuple[Rule, ...] = (
-    Readable(name="path_safe", why="A path of a data set must not leave its folder.", blames="image"),
     Readable(name="image_exists", why="A mask without its image cannot be trained on.", blames="image"),
     Readable(
         name="image_decodes", why="An image that fails here would stop a training run later.", blames="image"
@@ -103,6 +102,7 @@ def unique_rows(*columns: str) -> Unique:
 
 
 ROW_RULES: tuple[Rule, ...] = (
+    Readable(name="path_safe", why="A path of a data set must not leave its folder."),
     Readable(name="fields_complete", why="A row without a field of its format is not what was published."),
     Readable(name="numbers_finite", why="NaN and infinity spread into every mean they enter."),
 )

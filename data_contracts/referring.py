@@ -19,6 +19,7 @@ REFERRING_COLUMNS: dict[str, str] = {
 MAX_EXPRESSION_CHARACTERS = 2000
 
 REFERENCE_RULES: tuple[Rule, ...] = (
+    Readable(name="line_readable", why="A line of jsonl that is not JSON in UTF-8 says nothing."),
     Readable(name="annotation_exists", why="An annotation id that leads nowhere leaves its target unknown."),
     Readable(name="category_exists", why="A category id that leads nowhere leaves its object unnamed."),
 )

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from jobs.preparation.prepare import REFERRING, prepare
+from jobs.preparation.prepare import prepare
+from jobs.preparation.referring import REFERRING
 from jobs.preparation.settings import ContractConfig, DatasetConfig, settings_of
 from jobs.runner.context import JobConfig, StageContext, StageReport
 

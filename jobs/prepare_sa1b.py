@@ -6,7 +6,8 @@ The output holds `shard-NNNNN.parquet` (one row an image), `manifest.parquet` (o
 
 from pydantic import Field
 
-from jobs.preparation.prepare import MASKS, prepare
+from jobs.preparation.prepare import prepare
+from jobs.preparation.sa1b import SA1B
 from jobs.preparation.settings import ContractConfig
 from jobs.runner.context import JobConfig, StageContext, StageReport
 
@@ -19,7 +20,7 @@ class Config(JobConfig):
 def run(config: Config, context: StageContext) -> StageReport:
     """Prepare the batch of the partition."""
     folder = context.inputs["acquire_sa1b"] / (context.partition or "")
-    return prepare(MASKS, folder, config.held_out_share, config.contract, context)
+    return prepare(SA1B, folder, config.held_out_share, config.contract, context)
 
 
 if __name__ == "__main__":

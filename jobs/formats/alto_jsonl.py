@@ -91,7 +91,7 @@ def _located(folder: Path, fields: SourceEntry) -> tuple[Path, Path]:
 
 def _parse_line(line: bytes) -> Any:
     try:
-        return parse_json(line, "annotations_readable")
+        return parse_json(line, "line_readable")
     except ProblemError as error:
         return error
 

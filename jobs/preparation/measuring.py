@@ -28,8 +28,6 @@ class Convention:
     exact_box: bool = False
 
 
-# SA-1B's boxes reach from first to last pixel.
-CONVENTIONS: dict[str, Convention] = {"sa1b": Convention(box_shortfall=1, exact_box=True)}
 BOX_ROUNDING = 2.0  # pixels
 MAX_SIDE = 2**31
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from alto_models.masks import decode, resize_nearest
+from alto_models.masks import area, grid, parse_counts, sample
 from jobs.preparation.contract_frame import Verdict
 
 TILE = 240  # pixels
@@ -78,9 +78,9 @@ def _drawn(verdicts: list[Verdict], data: bytes, size: tuple[int, int]) -> Image
     width, height = (max(1, round(side * scale)) for side in size)
     with Image.open(io.BytesIO(data)) as image:
         picture = np.asarray(image.convert("RGB").resize((width, height)), np.float32).copy()
-    rles = [mask.rle for verdict in verdicts for mask in verdict.row.masks if mask.rle is not None]
-    for number, rle in enumerate(rles[:MAX_MASKS]):
-        covered = resize_nearest(decode(rle), height, width) > 0
+    masks = [parse_counts(mask.rle.counts) for v in verdicts for mask in v.row.masks if mask.rle is not None]
+    for number, runs in enumerate(sorted(masks, key=area, reverse=True)[:MAX_MASKS]):
+        covered = sample(runs, size[1], size[0], grid(0, size[1], height), grid(0, size[0], width))
         picture[covered] = 0.45 * picture[covered] + 0.55 * COLOURS[number % len(COLOURS)]
     return Image.fromarray(picture.astype(np.uint8))
 

@@ -1,66 +1,24 @@
 """What the three prepare stages share: read, measure, judge, store, quarantine, show, validate."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_contracts.errors import InputError
-from data_contracts.masks import MEASURED_COLUMNS, SA1B_CONTRACT
-from data_contracts.referring import REFERRING_COLUMNS, REFERRING_CONTRACT
-from data_contracts.rules import Contract
-from data_contracts.schemas import MASKS_SCHEMA, REFERRING_SCHEMA
-from jobs.formats.dataset import format_of, open_dataset
+from jobs.formats.dataset import open_dataset
 from jobs.preparation.contract_frame import Seen, Verdict, as_frame, as_table, judge
-from jobs.preparation.measuring import CONVENTIONS, Convention, MeasuredImage, MeasuredRow, measure_image
+from jobs.preparation.kind import Kind
+from jobs.preparation.measuring import MeasuredImage, MeasuredRow, measure_image
 from jobs.preparation.pictures import SampleSheet, plot_distributions
 from jobs.preparation.quarantine import Quarantine
-from jobs.preparation.rows import Row, masks_rows, referring_rows, split_of
+from jobs.preparation.rows import split_of
 from jobs.preparation.settings import ContractConfig
 from jobs.preparation.shards import ShardWriter
 from jobs.runner.context import Check, StageContext, StageReport
 
 IMAGES_AT_ONCE = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kind:
-    """What differs between data sets of masks and of referring records."""
-
-    row: str  # what a row is called in the quarantine
-    schema: pa.Schema
-    contract: Contract
-    columns: Mapping[str, str]
-    formats: tuple[str, ...]
-    shard_rows: Callable[[MeasuredImage, list[MeasuredRow], str, float], list[Row]]
-    panels: tuple[tuple[str, str], ...]
-
-
-_MASK_PANELS = (("area", "area (pixels)"), ("boundary_length", "boundary (pixels)"))
-
-MASKS = Kind(
-    row="mask",
-    schema=MASKS_SCHEMA,
-    contract=SA1B_CONTRACT,
-    columns=MEASURED_COLUMNS,
-    formats=("sa1b",),
-    shard_rows=masks_rows,
-    panels=(*_MASK_PANELS, ("predicted_iou", "predicted IoU"), ("stability_score", "stability score")),
-)
-REFERRING = Kind(
-    row="record",
-    schema=REFERRING_SCHEMA,
-    contract=REFERRING_CONTRACT,
-    columns=REFERRING_COLUMNS,
-    formats=("refer", "grefcoco", "alto_jsonl", "coco_instances"),
-    shard_rows=referring_rows,
-    panels=(*_MASK_PANELS, ("longest_expression", "longest expression (characters)")),
-)
 
 
 def prepare(
@@ -93,16 +51,10 @@ class _Preparation:
 
     def read(self) -> None:
         """Read, judge and write everything, some images at a time."""
-        format_name = format_of(self.folder)
-        if format_name not in self.kind.formats:
-            raise InputError(
-                f"{self.folder}: format {format_name!r} has no {self.kind.row}s; "
-                f"this stage takes {', '.join(self.kind.formats)}"
-            )
-        convention = CONVENTIONS.get(format_name, Convention())
-        dataset = open_dataset(self.folder)
-        seen = Seen(across_images=self.kind is REFERRING)
-        measured = (measure_image(raw, convention, self.contract.max_image_pixels) for raw in dataset.images)
+        dataset = open_dataset(self.folder, self.kind.formats)
+        seen = Seen(across_images=self.kind.rows_unique_across_images)
+        convention, most = self.kind.convention, self.contract.max_image_pixels
+        measured = (measure_image(raw, convention, most) for raw in dataset.images)
         with (
             ShardWriter(self.context.output, self.kind.schema) as shards,
             self.context.progress(dataset.count, "Preparing", "image") as bar,
@@ -129,12 +81,12 @@ class _Preparation:
         self.quarantine.add(rejected)
         if accepted:
             image = accepted[0].image
-            source = self.context.partition or format_of(self.folder)
+            source = self.context.partition or self.folder.name
             rows = [verdict.row for verdict in accepted]
             for row in self.kind.shard_rows(image, rows, source, self.held_out_share):
                 shards.add(row)
             self.images_accepted += 1
-            self.accepted_sheet.add(accepted if self.kind is MASKS else accepted[:1])
+            self.accepted_sheet.add(accepted[:1] if accepted[0].row.raw.expressions else accepted)
         if rejected:
             self.quarantined_sheet.add(rejected[:1])
 

@@ -1,11 +1,8 @@
-"""Rows of the shards from measured images."""
+"""What rows of the shards share, whatever they hold: image, split, and the geometry of a mask."""
 
 import hashlib
-from collections import defaultdict
 from typing import Any
 
-from alto_models import masks as mask_arithmetic
-from alto_models.masks import Rle
 from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow
 
 Row = dict[str, Any]
@@ -22,66 +19,8 @@ def split_of(image: MeasuredImage, row: MeasuredRow, held_out_share: float) -> s
     return row.raw.split or split_by_hash(image.raw.image_id, held_out_share)
 
 
-def masks_rows(
-    image: MeasuredImage, rows: list[MeasuredRow], source: str, held_out_share: float
-) -> list[Row]:
-    """The row of MASKS_SCHEMA of an image with these accepted masks."""
-    masks = [
-        _geometry(mask)
-        | {
-            "mask_id": mask.raw.mask_id,
-            "boundary_length": mask.values["boundary_length"],
-            "predicted_iou": mask.raw.predicted_iou,
-            "stability_score": mask.raw.stability_score,
-        }
-        for row in rows
-        for mask in row.masks
-    ]
-    split = split_by_hash(image.raw.image_id, held_out_share)
-    return [_image_fields(image, source, split) | {"masks": masks}]
-
-
-def referring_rows(
-    image: MeasuredImage, rows: list[MeasuredRow], source: str, held_out_share: float
-) -> list[Row]:
-    """Rows of REFERRING_SCHEMA of an image with these accepted records: one for each split among them."""
-    records_of_split: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        records_of_split[split_of(image, row, held_out_share)].append(_record(row))
-    return [
-        _image_fields(image, source, split) | {"records": records}
-        for split, records in records_of_split.items()
-    ]
-
-
-def _record(row: MeasuredRow) -> Row:
-    merged = _merged([mask.rle for mask in row.masks if mask.rle is not None])
-    instances = [
-        _geometry(mask) | {"instance_id": mask.raw.mask_id, "category": mask.raw.category}
-        for mask in row.masks
-    ]
-    return {
-        "record_id": row.raw.row_id,
-        "expressions": [expression.strip() for expression in row.raw.expressions],
-        "no_target": row.raw.no_target,
-        "instances": instances,
-        **merged,
-    }
-
-
-def _merged(rles: list[Rle]) -> Row:
-    if not rles:
-        return {"counts": None, "area": 0, "boundary_length": 0}
-    union = mask_arithmetic.union(rles)
-    runs = mask_arithmetic.parse_counts(union.counts)
-    return {
-        "counts": union.counts,
-        "area": mask_arithmetic.area(runs),
-        "boundary_length": mask_arithmetic.boundary_length(runs, union.height),
-    }
-
-
-def _geometry(mask: MeasuredMask) -> Row:
+def geometry(mask: MeasuredMask) -> Row:
+    """Fields of an accepted mask."""
     values = mask.values
     return {
         "counts": mask.rle.counts if mask.rle else "",
@@ -90,7 +29,8 @@ def _geometry(mask: MeasuredMask) -> Row:
     }
 
 
-def _image_fields(image: MeasuredImage, source: str, split: str) -> Row:
+def image_fields(image: MeasuredImage, source: str, split: str) -> Row:
+    """Fields of an image that decodes."""
     width, height = image.size or (0, 0)
     return {
         "image_id": image.raw.image_id,

@@ -1,0 +1,72 @@
+"""Referring data as a kind of data set: expressions, each with the masks of what it means."""
+
+from collections import defaultdict
+
+from alto_models import masks as mask_arithmetic
+from alto_models.masks import Rle
+from data_contracts.referring import REFERRING_COLUMNS, REFERRING_CONTRACT
+from data_contracts.schemas import REFERRING_SCHEMA
+from jobs.formats.alto_jsonl import open_alto_jsonl
+from jobs.formats.coco import open_coco_instances
+from jobs.formats.refer import open_grefcoco, open_refer
+from jobs.preparation.kind import MASK_PANELS, Kind
+from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
+from jobs.preparation.rows import Row, geometry, image_fields, split_of
+
+
+def _shard_rows(
+    image: MeasuredImage, rows: list[MeasuredRow], source: str, held_out_share: float
+) -> list[Row]:
+    """Rows of REFERRING_SCHEMA of an image with these accepted records: one for each split among them."""
+    records_of_split: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        records_of_split[split_of(image, row, held_out_share)].append(_record(row))
+    return [
+        image_fields(image, source, split) | {"records": records}
+        for split, records in records_of_split.items()
+    ]
+
+
+def _record(row: MeasuredRow) -> Row:
+    merged = _merged([mask.rle for mask in row.masks if mask.rle is not None])
+    instances = [
+        geometry(mask) | {"instance_id": mask.raw.mask_id, "category": mask.raw.category}
+        for mask in row.masks
+    ]
+    return {
+        "record_id": row.raw.row_id,
+        "expressions": [expression.strip() for expression in row.raw.expressions],
+        "no_target": row.raw.no_target,
+        "instances": instances,
+        **merged,
+    }
+
+
+def _merged(rles: list[Rle]) -> Row:
+    if not rles:
+        return {"counts": None, "area": 0, "boundary_length": 0}
+    union = mask_arithmetic.union(rles)
+    runs = mask_arithmetic.parse_counts(union.counts)
+    return {
+        "counts": union.counts,
+        "area": mask_arithmetic.area(runs),
+        "boundary_length": mask_arithmetic.boundary_length(runs, union.height),
+    }
+
+
+REFERRING = Kind(
+    row="record",
+    schema=REFERRING_SCHEMA,
+    contract=REFERRING_CONTRACT,
+    columns=REFERRING_COLUMNS,
+    formats={
+        "refer": open_refer,
+        "grefcoco": open_grefcoco,
+        "alto_jsonl": open_alto_jsonl,
+        "coco_instances": open_coco_instances,
+    },
+    convention=Convention(),
+    rows_unique_across_images=True,
+    shard_rows=_shard_rows,
+    panels=(*MASK_PANELS, ("longest_expression", "longest expression (characters)")),
+)

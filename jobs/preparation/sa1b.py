@@ -1,0 +1,41 @@
+"""SA-1B as a kind of data set: images with masks of anything."""
+
+from data_contracts.masks import MEASURED_COLUMNS, SA1B_CONTRACT
+from data_contracts.schemas import MASKS_SCHEMA
+from jobs.formats.sa1b import open_sa1b
+from jobs.preparation.kind import MASK_PANELS, Kind
+from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
+from jobs.preparation.rows import Row, geometry, image_fields, split_by_hash
+
+
+def _shard_rows(
+    image: MeasuredImage, rows: list[MeasuredRow], source: str, held_out_share: float
+) -> list[Row]:
+    """The row of MASKS_SCHEMA of an image with these accepted masks."""
+    masks = [
+        geometry(mask)
+        | {
+            "mask_id": mask.raw.mask_id,
+            "boundary_length": mask.values["boundary_length"],
+            "predicted_iou": mask.raw.predicted_iou,
+            "stability_score": mask.raw.stability_score,
+        }
+        for row in rows
+        for mask in row.masks
+    ]
+    split = split_by_hash(image.raw.image_id, held_out_share)
+    return [image_fields(image, source, split) | {"masks": masks}]
+
+
+SA1B = Kind(
+    row="mask",
+    schema=MASKS_SCHEMA,
+    contract=SA1B_CONTRACT,
+    columns=MEASURED_COLUMNS,
+    formats={"sa1b": open_sa1b},
+    # The boxes reach from first to last pixel.
+    convention=Convention(box_shortfall=1, exact_box=True),
+    rows_unique_across_images=False,
+    shard_rows=_shard_rows,
+    panels=(*MASK_PANELS, ("predicted_iou", "predicted IoU"), ("stability_score", "stability score")),
+)
