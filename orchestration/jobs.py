@@ -1,8 +1,13 @@
 """One Dagster job a phase, and the weekly retraining."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from orchestration.partitions import SA1B_BATCHES
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 PHASES: dict[str, tuple[str, ...]] = {
     "sa1b_data": ("acquire_sa1b", "prepare_sa1b"),
@@ -16,7 +21,7 @@ PHASES: dict[str, tuple[str, ...]] = {
 RETRAINING = (*PHASES["tokenizer_training"], *PHASES["altollm_training"])
 
 
-def phase_jobs() -> list[dg.UnresolvedAssetJobDefinition]:
+def phase_jobs() -> "list[UnresolvedAssetJobDefinition]":
     partitions = {"sa1b_data": SA1B_BATCHES}
     return [
         dg.define_asset_job(

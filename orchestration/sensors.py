@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -9,6 +10,9 @@ from jobs.runner.lineage import look_up, read_lineage, read_yaml
 from orchestration.jobs import retraining
 from orchestration.ledger_sync import sync_ledger
 from orchestration.partitions import SA1B_BATCHES, add_batch
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 
 def find_new_shards(root: Path) -> list[str]:
@@ -23,7 +27,7 @@ def find_new_shards(root: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
 
 
-def build_sensors(root: Path, jobs: dict[str, dg.UnresolvedAssetJobDefinition]) -> list[dg.SensorDefinition]:
+def build_sensors(root: Path, jobs: "dict[str, UnresolvedAssetJobDefinition]") -> list[dg.SensorDefinition]:
     @dg.sensor(
         job=jobs["sa1b_data"],
         minimum_interval_seconds=60,

@@ -1,0 +1,47 @@
+"""`dvc.yaml` says of each stage exactly what it reads and where it writes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.runner.import_closure import declared_code
+from jobs.runner.layout import STAGES, StageAddress, output_folder, stage_of_path
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRIES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def test_every_stage_of_the_layout_is_in_dvc_yaml_and_the_other_way_round() -> None:
+    assert sorted(ENTRIES) == sorted(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_declared_code_is_the_import_closure(stage: str) -> None:
+    declared = [path for path in ENTRIES[stage]["deps"] if not stage_of_path(path)]
+    assert declared == declared_code(ROOT, stage), "run `python -m jobs.runner.import_closure --write`"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_output_folder_and_command_follow_the_layout(stage: str) -> None:
+    entry = ENTRIES[stage]
+    if "matrix" in entry:
+        (item,) = entry["matrix"]
+        folder = output_folder("PROFILE", StageAddress(stage, "PARTITION"))
+        assert entry["cmd"] == f"python -m jobs.{stage} --partition ${{item.{item}}}"
+    else:
+        item, folder = "", output_folder("PROFILE", StageAddress(stage))
+        assert entry["cmd"] == f"python -m jobs.{stage}"
+    (out,) = entry["outs"]
+    written = out.replace("${profile}", "PROFILE").replace(f"${{item.{item}}}", "PARTITION")
+    assert Path(written) == folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_parameter_key_exists_in_the_base_profile(stage: str) -> None:
+    from jobs.runner.lineage import look_up
+
+    base = yaml.safe_load((ROOT / "infra/profiles/base.yaml").read_text())
+    for key in ENTRIES[stage]["params"]:
+        if isinstance(key, str):
+            look_up(base, key.split(".${")[0])
