@@ -45,7 +45,7 @@ class Record:
 
     @property
     def complexity(self) -> float | None:
-        """Squared boundary length over 4 pi x area: 1 for a disc, more for winding or holed outlines."""
+        """Squared boundary pixels over 4 pi x area: about 0.8 for a disc, more for winding outlines."""
         return None if self.rle is None else self.boundary_length**2 / (4 * math.pi * self.area)
 
 

@@ -40,7 +40,7 @@ SAMPLES_SCHEMA = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("target_area", pa.int64(), nullable=False),
-        # Squared boundary length over 4 pi x area of the truth: 1 for a disc, more for winding outlines.
+        # Squared boundary pixels over 4 pi x area of the truth: about 0.8 for a disc, more for winding outlines.
         pa.field("complexity", pa.float64()),
         pa.field("answer", pa.string(), nullable=False),
         pa.field("codes", pa.list_(pa.int32()), nullable=False),
@@ -185,7 +185,12 @@ class TokenizerMetrics(Result):
     boundary_iou: float
     mean_length: float
     baselines: dict[str, float]
-    by_length: list[LengthPoint]
+    by_length: list[LengthPoint] = Field(min_length=1)
+
+    @property
+    def bits(self) -> float:
+        """Of a mask of mean length."""
+        return self.mean_length * self.by_length[-1].bits / self.by_length[-1].length
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

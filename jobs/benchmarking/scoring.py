@@ -1,7 +1,7 @@
 """From answers to figures: rows of the sample table, and all metrics computed from that table alone."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,9 @@ from alto_models.bootstrap import ImageBootstrap, Interval
 from alto_models.referring_scores import PRECISION_LEVELS, Ratio, SampleScores, metric_ratios
 from jobs.benchmarking.results import Comparison, Estimate, Slice, SystemMetrics
 
-SIZE_EDGES = ((0.01, "under 1 %"), (0.03, "1-3 %"), (0.1, "3-10 %"), (math.inf, "over 10 %"))
+SIZE_EDGES = (0.01, 0.03, 0.1)
+SIZES = ("under 1 %", "1-3 %", "3-10 %", "over 10 %", "no target")
+OBJECTS = ("none", "one", "two", "three or more")
 SAMPLE_KEY = ["image_id", "record_id", "expression_index"]
 
 Run = tuple[str, str]
@@ -80,19 +82,16 @@ class Scoreboard:
     def slices(self, run: Run) -> list[Slice]:
         """gIoU and mean length by category, by size and by number of objects meant."""
         samples = self.runs[run]
-        dimensions: dict[str, Callable[[], pd.Series]] = {
+        dimensions: dict[str, Callable[[], pd.Series | pd.Categorical]] = {
             "category": lambda: samples["category"],
             "size": lambda: size_class(samples),
-            "objects": lambda: samples["target_objects"].clip(upper=3).map(_OBJECTS.__getitem__),
+            "objects": lambda: objects_class(samples),
         }
         found = []
         for dimension, classify in dimensions.items():
-            for value, part in samples.groupby(classify(), sort=True):
+            for value, part in samples.groupby(classify(), sort=True, observed=True):
                 found.append(_slice(run, dimension, str(value), part))
         return found
-
-
-_OBJECTS = {0: "none", 1: "one", 2: "two", 3: "three or more"}
 
 
 def sample_scores(samples: pd.DataFrame) -> SampleScores:
@@ -108,20 +107,17 @@ def sample_scores(samples: pd.DataFrame) -> SampleScores:
     )
 
 
-def size_class(samples: pd.DataFrame) -> pd.Series:
-    """Share of the image that the target covers, in four classes; "no target" where there is none."""
+def size_class(samples: pd.DataFrame) -> pd.Categorical:
+    """Share of the image that the target covers, in classes; "no target" where there is none."""
     share = samples["target_area"] / (samples["width"] * samples["height"])
-
-    def name(value: float) -> str:
-        return next(label for edge, label in SIZE_EDGES if value < edge)
-
-    return share.map(name).where(~samples["no_target"], "no target")
+    codes = np.digitize(share, SIZE_EDGES)
+    codes[samples["no_target"]] = SIZES.index("no target")
+    return pd.Categorical.from_codes(codes, SIZES, ordered=True)
 
 
-def winners(comparisons: Iterable[Comparison], learned: Sequence[str], baselines: Sequence[str]) -> bool:
-    """Whether every learned system is better than every baseline, in every mode compared."""
-    relevant = [c for c in comparisons if c.system in learned and c.reference in baselines]
-    return bool(relevant) and all(comparison.better for comparison in relevant)
+def objects_class(samples: pd.DataFrame) -> pd.Categorical:
+    """How many objects the expression means."""
+    return pd.Categorical.from_codes(samples["target_objects"].clip(upper=3), OBJECTS, ordered=True)
 
 
 def _slice(run: Run, dimension: str, value: str, part: pd.DataFrame) -> Slice:

@@ -1,0 +1,61 @@
+"""Pictures of single samples: the image, the truth and the prediction, side by side."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alto_models import masks
+from alto_models.masks import Rle
+
+PANEL = 200  # longer side of one panel, pixels
+GAP = 6
+TRUTH_COLOUR = (0, 114, 178)
+PREDICTION_COLOUR = (213, 94, 0)
+OPACITY = 0.62
+FADE = 0.45  # how far the picture around a mask fades to white
+LUMINANCE = np.array([0.299, 0.587, 0.114])
+
+Picture = NDArray[np.uint8]
+
+
+def sample_panels(image: bytes, target_counts: str | None, predicted_counts: str | None) -> bytes:
+    """PNG of three panels; a mask that is None is empty. Masks have the image's own size."""
+    with Image.open(io.BytesIO(image)) as opened:
+        picture = opened.convert("RGB")
+    scale = PANEL / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    enlarged = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
+    height, width = picture.height, picture.width
+    panels = [
+        enlarged,
+        _tinted(enlarged, _resized(target_counts, height, width, size), TRUTH_COLOUR),
+        _tinted(enlarged, _resized(predicted_counts, height, width, size), PREDICTION_COLOUR),
+    ]
+    gap = np.full((size[1], GAP, 3), 255, np.uint8)
+    joined = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
+    encoded = io.BytesIO()
+    Image.fromarray(joined).quantize(128, method=Image.Quantize.MEDIANCUT).save(encoded, "png", optimize=True)
+    return encoded.getvalue()
+
+
+def _resized(counts: str | None, height: int, width: int, size: tuple[int, int]) -> NDArray[np.bool_]:
+    if counts is None:
+        return np.zeros(size[::-1], dtype=bool)
+    mask = Image.fromarray(masks.decode(Rle(height, width, counts)) * np.uint8(255))
+    return np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) >= 128
+
+
+def _tinted(picture: Picture, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Picture:
+    """The picture in pale grey with the mask in colour, so that only the mask has a hue."""
+    grey = np.repeat(picture @ LUMINANCE, 3).reshape(picture.shape)
+    pale = grey + FADE * (255 - grey)
+    tinted = np.where(mask[..., None], (1 - OPACITY) * grey + OPACITY * np.array(colour), pale)
+    tinted[mask & ~_eroded(mask)] = np.array(colour) * 0.6
+    return np.round(tinted).astype(np.uint8)
+
+
+def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    padded = np.pad(mask, 1)
+    return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
