@@ -129,7 +129,12 @@ def rasterise_polygons(polygons: Sequence[Sequence[float]], height: int, width: 
         raise MaskError("mask_readable", "no polygon")
     reach = 2 * max(height, width)
     for polygon in polygons:
-        points = np.asarray(polygon, np.float64)
+        if not isinstance(polygon, list):
+            raise MaskError("mask_readable", f"a polygon is of type {type(polygon).__name__}")
+        try:
+            points = np.asarray(polygon, np.float64)
+        except (TypeError, ValueError):
+            raise MaskError("mask_readable", "a polygon is not a list of numbers") from None
         if points.ndim != 1 or len(points) < 6 or len(points) % 2:
             raise MaskError("mask_readable", f"a polygon needs 3 points, got {len(points)} numbers")
         if not np.isfinite(points).all() or np.abs(points).max() > reach:

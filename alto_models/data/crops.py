@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alto_models.data.masks import ImageWithMasks, MaskImages, StoredMask
-from alto_models.data.squares import FloatArray, Square, cut_image, cut_mask, whole_square
+from alto_models.data.squares import FloatArray, Square, coverage, cut_image, cut_mask, whole_square
 from data_contracts.errors import InputError
 
 
@@ -31,12 +31,13 @@ class CropSettings:
     min_box_ratio: float = 4.0  # crop area over box area, drawn uniformly …
     max_box_ratio: float = 50.0  # … between these
     min_side_ratio: float = 2.0  # crop side over the long side of the box, at least
+    supersample: int = 1  # 1: binary masks; n: the share of each pixel that is covered, in n² steps
     whole_image_share: float = 0.0  # of crops that are the whole square-padded image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """image: (3, S, S) float32 in [0, 1]; masks: (K, M, M) float32 in {0, 1}; square in image pixels."""
+    """image: (3, S, S) float32 in [0, 1]; masks: (K, M, M) float32 in [0, 1]; square in image pixels."""
 
     image_id: str
     square: Square
@@ -46,7 +47,8 @@ class Crop:
 
 @dataclass(frozen=True, kw_only=True)
 class CropBatch:
-    """images: (B, 3, S, S) float32 in [0, 1]; masks: (B, K, M, M) float32 in {0, 1}."""
+    """images: (B, 3, S, S) float32 in [0, 1]; masks: (B, K, M, M) float32, in {0, 1}
+    unless supersampled."""
 
     image_ids: tuple[str, ...]
     images: FloatArray
@@ -113,7 +115,7 @@ def draw_crop(image: ImageWithMasks, settings: CropSettings, rng: np.random.Gene
         image_id=image.image_id,
         square=square,
         image=cut_image(image.image, square, settings.image_size),
-        masks=np.stack([_merged(masks, height, width, square, settings.mask_size) for masks in targets]),
+        masks=np.stack([_merged(masks, square, settings) for masks in targets]),
     )
 
 
@@ -152,9 +154,10 @@ def _mostly_inside(mask: StoredMask, square: Square) -> bool:
     return 2 * max(shared_width, 0) * max(shared_height, 0) >= box.width * box.height
 
 
-def _merged(masks: list[StoredMask], height: int, width: int, square: Square, size: int) -> FloatArray:
-    grids = [cut_mask(mask.runs, height, width, square, size) for mask in masks]
-    return np.logical_or.reduce(grids).astype(np.float32)
+def _merged(masks: list[StoredMask], square: Square, settings: CropSettings) -> FloatArray:
+    size = settings.mask_size * settings.supersample
+    grids = [cut_mask(mask.runs, mask.rle.height, mask.rle.width, square, size) for mask in masks]
+    return coverage(np.logical_or.reduce(grids), settings.supersample)
 
 
 Batch = TypeVar("Batch")

@@ -45,14 +45,28 @@ def cut_mask(runs: Runs, height: int, width: int, square: Square, size: int) -> 
     return mask_arithmetic.sample(runs, height, width, rows, columns)
 
 
+def coverage(mask: NDArray[np.bool_], factor: int) -> FloatArray:
+    """Share of each cell of factor x factor pixels that an (M * factor, M * factor) mask covers: (M, M)."""
+    size = mask.shape[0] // factor
+    return mask.reshape(size, factor, size, factor).mean(axis=(1, 3), dtype=np.float32)
+
+
 def square_pad_whole(
-    image: Picture, masks: Sequence[Rle], image_size: int, mask_size: int
+    image: Picture, masks: Sequence[Rle], image_size: int, mask_size: int, supersample: int = 1
 ) -> tuple[FloatArray, FloatArray]:
-    """(3, S, S) image in [0, 1] and (K, M, M) masks in {0, 1} of the whole square-padded image."""
+    """(3, S, S) image in [0, 1] and (K, M, M) masks of the whole square-padded image.
+
+    The masks are in {0, 1}, or with supersample n > 1 the share of each pixel they cover, in n² steps.
+    """
     height, width = image.shape[:2]
     square = whole_square(height, width)
     grids = [
-        cut_mask(mask_arithmetic.parse_counts(mask.counts), height, width, square, mask_size)
+        coverage(
+            cut_mask(
+                mask_arithmetic.parse_counts(mask.counts), height, width, square, mask_size * supersample
+            ),
+            supersample,
+        )
         for mask in masks
     ]
     stacked = np.array(grids, np.float32).reshape(len(masks), mask_size, mask_size)

@@ -1,0 +1,156 @@
+"""Run arithmetic against pycocotools, scipy and plain indexing, and refusal of what is no mask."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
+from scipy.ndimage import binary_erosion
+
+from alto_models import masks
+from alto_models.masks import MaskError, Rle
+
+binary_masks = hnp.arrays(
+    np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(0, 1)
+)
+quick = settings(max_examples=150, deadline=None)
+
+
+def runs_of(mask: np.ndarray) -> masks.Runs:
+    return masks.parse_counts(masks.encode(mask).counts)
+
+
+@quick
+@given(binary_masks)
+def test_coding_agrees_with_pycocotools_and_comes_back(mask: np.ndarray) -> None:
+    rle = masks.encode(mask)
+    theirs = {"size": list(mask.shape), "counts": rle.counts.encode()}
+    np.testing.assert_array_equal(coco.decode(theirs), mask)
+    np.testing.assert_array_equal(masks.decode(rle), mask)
+    assert masks.compress_runs(runs_of(mask), *mask.shape) == rle
+
+
+@quick
+@given(binary_masks)
+def test_area_and_box_agree_with_pycocotools(mask: np.ndarray) -> None:
+    rle, runs = masks.encode(mask), runs_of(mask)
+    theirs = {"size": list(mask.shape), "counts": rle.counts.encode()}
+    assert masks.area(runs) == coco.area(theirs)
+    assert list(masks.box(runs, rle.height)) == coco.toBbox(theirs).tolist()
+
+
+@quick
+@given(binary_masks)
+def test_boundary_is_what_erosion_takes_away(mask: np.ndarray) -> None:
+    inner = binary_erosion(mask, border_value=0)
+    assert masks.boundary_length(runs_of(mask), mask.shape[0]) == mask.sum() - inner.sum()
+
+
+@quick
+@given(binary_masks, st.integers(-5, 8), st.integers(-5, 8), st.integers(1, 20), st.integers(1, 12))
+def test_sampling_runs_is_cropping_then_nearest_resize(
+    mask: np.ndarray, left: int, top: int, side: int, size: int
+) -> None:
+    height, width = mask.shape
+    sampled = masks.sample(
+        runs_of(mask), height, width, masks.grid(top, side, size), masks.grid(left, side, size)
+    )
+    cropped = masks.crop_square(mask, left, top, side)
+    np.testing.assert_array_equal(sampled, masks.resize_nearest(cropped, size, size))
+
+
+@quick
+@given(
+    st.integers(1, 12).flatmap(
+        lambda n: st.lists(hnp.arrays(np.uint8, (7, n), elements=st.integers(0, 1)), min_size=1, max_size=4)
+    )
+)
+def test_union_is_the_logical_or(stack: list[np.ndarray]) -> None:
+    merged = masks.union([masks.encode(mask) for mask in stack])
+    np.testing.assert_array_equal(masks.decode(merged), np.logical_or.reduce(stack))
+
+
+def test_runs_longer_than_one_group_are_read() -> None:
+    mask = np.zeros((3000, 2000), np.uint8)
+    mask[5:2990, 40:1990] = 1
+    runs = runs_of(mask)
+    assert runs.sum() == mask.size
+    assert masks.area(runs) == mask.sum()
+    assert masks.box(runs, 3000) == (40, 5, 1950, 2985)
+
+
+def test_square_crop_is_filled_outside_the_image() -> None:
+    square = masks.crop_square(np.full((2, 3, 3), 9, np.uint8), -1, 1, 4, fill=7)
+    assert square.shape == (4, 4, 3)
+    assert (square[0, 1:4] == 9).all()
+    assert (square[1:] == 7).all()
+    assert (square[:, 0] == 7).all()
+    assert (masks.crop_square(np.ones((2, 2)), 10, 10, 3) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "counts",
+    ["", "é1", " ", "01\x00", "P", "oooooooo0", "m" * 5000 + "PPPP"],
+    ids=["empty", "not ascii", "below range", "control", "ends inside", "beyond 32 bits", "far beyond"],
+)
+def test_strings_that_are_no_run_lengths_are_refused(counts: str) -> None:
+    with pytest.raises(MaskError) as caught:
+        masks.parse_counts(counts)
+    assert caught.value.rule == "mask_readable"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(min_codepoint=0, max_codepoint=130), max_size=40))
+def test_no_string_reaches_the_decoder_unchecked(counts: str) -> None:
+    try:
+        mask = masks.decode(Rle(5, 4, counts))
+    except MaskError:
+        return
+    assert mask.shape == (5, 4)
+    assert masks.area(masks.parse_counts(counts)) == mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("runs", "rule"),
+    [
+        ([3, 2], "runs_fill_mask"),
+        ([3, 20], "runs_fill_mask"),
+        ([-2, 22], "runs_not_negative"),
+        ([], "runs_fill_mask"),
+    ],
+)
+def test_runs_must_tile_the_mask(runs: list[int], rule: str) -> None:
+    with pytest.raises(MaskError) as caught:
+        masks.compress_runs(np.array(runs, np.int64), 5, 4)
+    assert caught.value.rule == rule
+
+
+@pytest.mark.parametrize("counts", [None, 3, ["1"], [1.5, 2], [True, 19], [2**40], {"a": 1}])
+def test_uncompressed_counts_must_be_a_list_of_integers(counts: object) -> None:
+    with pytest.raises(MaskError):
+        masks.runs_of_list(counts)
+
+
+def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
+    polygons = [[1.0, 1.0, 8.0, 1.5, 7.5, 9.0], [10, 2, 14, 2, 14, 6, 10, 6]]
+    theirs = coco.decode(coco.merge(coco.frPyObjects(polygons, 12, 16)))
+    np.testing.assert_array_equal(masks.decode(masks.rasterise_polygons(polygons, 12, 16)), theirs)
+
+
+@pytest.mark.parametrize(
+    "polygons",
+    [
+        [],
+        [[1, 1, 2, 2]],
+        [[1, 1, 2, 2, 3, 3, 4]],
+        [[0, 0, 5, 0, float("nan"), 5]],
+        [[0, 0, 1e12, 0, 5, 5]],
+        [["a"] * 6],
+        [None],
+        [[[1]] * 6],
+    ],
+)
+def test_polygons_that_are_no_outline_are_refused(polygons: list) -> None:
+    with pytest.raises(MaskError):
+        masks.rasterise_polygons(polygons, 12, 16)
