@@ -85,10 +85,16 @@ class _Preparation:
             rows = [verdict.row for verdict in accepted]
             for row in self.kind.shard_rows(image, rows, source, self.held_out_share):
                 shards.add(row)
+            self.accepted_sheet.add(self._shown(accepted))
             self.images_accepted += 1
-            self.accepted_sheet.add(accepted[:1] if accepted[0].row.raw.expressions else accepted)
         if rejected:
             self.quarantined_sheet.add(rejected[:1])
+
+    def _shown(self, accepted: list[Verdict]) -> list[Verdict]:
+        """All masks of an image on one tile, but of its records one, another place in each image."""
+        if accepted[0].row.raw.expressions:
+            return [accepted[self.images_accepted % len(accepted)]]
+        return accepted
 
     def store(self) -> None:
         """Write manifest, quarantine and pictures beside the shards."""
