@@ -9,12 +9,14 @@ all results are floats in 0..1. Definitions:
 - Two empty masks have IoU 1 (the no-target rule of GRES); one empty mask alone gives 0.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
@@ -63,10 +65,14 @@ def boundary(mask: Mask, dilation_ratio: float = BOUNDARY_DILATION_RATIO) -> Mas
     The image border counts as contour where the mask touches it, as in the published definition.
     """
     height, width = mask.shape
-    reach = max(1, round(dilation_ratio * float(np.hypot(height, width))))
-    size = 2 * reach + 1
+    size = 2 * boundary_reach(height, width, dilation_ratio) + 1
     eroded = ndimage.minimum_filter(mask.astype(np.uint8), size=size, mode="constant", cval=0)
     return mask & (eroded == 0)
+
+
+def boundary_reach(height: int, width: int, dilation_ratio: float = BOUNDARY_DILATION_RATIO) -> int:
+    """How far from the contour the boundary region of an image of this size goes, in pixels."""
+    return max(1, round(dilation_ratio * math.hypot(height, width)))
 
 
 def boundary_iou(prediction: Mask, target: Mask, dilation_ratio: float = BOUNDARY_DILATION_RATIO) -> float:
@@ -104,6 +110,14 @@ def batch_iou(predictions: Tensor, targets: Tensor) -> Tensor:
     intersection = (predictions & targets).sum((-2, -1)).float()
     union = (predictions | targets).sum((-2, -1)).float()
     return torch.where(union > 0, intersection / union.clamp(min=1), torch.ones_like(union))
+
+
+def batch_boundary(masks: Tensor, dilation_ratio: float = BOUNDARY_DILATION_RATIO) -> Tensor:
+    """`boundary` of boolean masks (..., H, W), which may lie on any device."""
+    reach = boundary_reach(masks.shape[-2], masks.shape[-1], dilation_ratio)
+    outside = F.pad((~masks).float().flatten(0, -3).unsqueeze(1), [reach] * 4, value=1.0)
+    near_outside = F.max_pool2d(outside, 2 * reach + 1, stride=1).squeeze(1) > 0
+    return masks & near_outside.view_as(masks)
 
 
 def _require_some(overlaps: Sequence[Overlap]) -> None:

@@ -30,8 +30,9 @@ class MaskEncoder(nn.Module):
         super().__init__()
         width = config.width
         self.stem = _stem(config.mask_size // config.grid, width)
-        self.summary = nn.Parameter(torch.randn(1, 1, width))
-        self.latents = nn.Parameter(torch.randn(1, config.max_length, width))
+        # Small, so that what the tokens gather from the mask outweighs what they start from.
+        self.summary = nn.Parameter(0.3 * torch.randn(1, 1, width))
+        self.latents = nn.Parameter(0.3 * torch.randn(1, config.max_length, width))
         self.transformer = Transformer(width, config.heads, config.encoder_layers)
         patches = config.grid**2
         self.register_buffer("positions", grid_positions(config.grid, width), persistent=False)

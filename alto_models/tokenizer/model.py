@@ -6,11 +6,12 @@ Shapes: B masks, I images, L codes at full length, V codebook entries, D code wi
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alto_models.checkpoint import load_config, load_strictly, load_tensors
-from alto_models.tokenizer.config import TokenizerConfig
+from alto_models.tokenizer.config import FEATURES_PER_SLOT, TokenizerConfig
 from alto_models.tokenizer.detokenizer import Detokenizer
 from alto_models.tokenizer.encoder import MaskEncoder
 from alto_models.tokenizer.length_predictor import (
@@ -45,6 +46,8 @@ class MaskTokenizer(nn.Module):
         super().__init__()
         self.config = config
         self.pixel_encoder = ConvPixelEncoder(config.pixel_encoder)
+        # What stands for the image where there is none; learned, as images are withheld at times.
+        self.no_image = nn.Parameter(torch.zeros(1, self.pixel_encoder.embedding_width, 1, 1))
         self.encoder = MaskEncoder(config)
         self.project = nn.Linear(config.width, config.code_width)
         self.quantizer = VectorQuantizer(config)
@@ -55,6 +58,11 @@ class MaskTokenizer(nn.Module):
         """images (I, 3, S, S) in 0..1 -> image embedding (I, C, 4 G, 4 G)."""
         out: Tensor = self.pixel_encoder(images)
         return out
+
+    def embedding_without_image(self, count: int) -> Tensor:
+        """Stands in for `encode_image` of `count` images: (count, C, 4 G, 4 G)."""
+        side = FEATURES_PER_SLOT * self.config.grid
+        return self.no_image.expand(count, -1, side, side)
 
     def encode(self, masks: Tensor) -> Encoding:
         """masks (B, 1, M, M), 0 or 1."""

@@ -10,6 +10,7 @@ from alto_models.tokenizer.config import TokenizerConfig
 
 COMMITMENT_WEIGHT = 0.25
 USAGE_DECAY = 0.99
+DEAD_BELOW = 0.03  # of an entry's fair share of picks
 
 
 class Quantized(NamedTuple):
@@ -72,13 +73,17 @@ class VectorQuantizer(nn.Module):
         picks = torch.bincount(codes.flatten(), minlength=size) * (size / codes.numel())
         self.usage.lerp_(picks.to(self.usage.dtype), 1 - USAGE_DECAY)
 
+    def used_share(self) -> Tensor:
+        """Share of entries that are picked at all, at present: scalar in 0..1."""
+        return (self.usage >= DEAD_BELOW).float().mean()
+
     @torch.no_grad()
-    def revive_dead_codes(self, latents: Tensor, generator: torch.Generator, below: float = 0.03) -> Tensor:
-        """Move entries used less than `below` times their fair share onto random latents of the batch.
+    def revive_dead_codes(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+        """Move entries that are hardly used onto random latents of the batch.
 
         latents (N, D) unit vectors. Returns the number of entries moved, () int64.
         """
-        dead = (self.usage < below).nonzero().flatten()[: latents.shape[0]]
+        dead = (self.usage < DEAD_BELOW).nonzero().flatten()[: latents.shape[0]]
         chosen = latents[_sample(latents.shape[0], dead.numel(), generator)]
         self.codebook[dead] = chosen.to(self.codebook.dtype)
         self.usage[dead] = 1.0

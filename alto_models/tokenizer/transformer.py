@@ -1,7 +1,5 @@
 """Pre-norm transformer blocks and fixed positions, shared by encoder and de-tokenizer."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,17 +36,13 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks and a last norm; residual branches start small, so that depth does not scale the output."""
+    """Pre-norm blocks and a last norm."""
 
     def __init__(self, width: int, heads: int, layers: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         initialise(self)
-        for module in self.blocks:
-            assert isinstance(module, Block)
-            for last in (module.attention.out, module.mlp[2]):
-                nn.init.normal_(last.weight, std=width**-0.5 / math.sqrt(2 * layers))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         for block in self.blocks:

@@ -58,25 +58,32 @@ class Training:
     log_every: int = 20
     max_norm: float = 1.0
 
+    # Figures of the steps since the last log point; part of a checkpoint, so that curves resume, too.
+    _recent: list[Mapping[str, Tensor]] = field(default_factory=list, init=False)
+
     def restore(self) -> int:
         """Go back to the last checkpoint, if there is one; returns the number of steps done."""
         restored = restore_training_state(self.folder, self.model, self.optimizer)
-        return restored[0] if restored else 0
+        if restored is None:
+            return 0
+        step, extra = restored
+        self._recent[:] = extra["recent"]
+        return step
 
     def run(self, first_step: int, progress: ProgressBar) -> None:
         """Train from `first_step` (what `restore` gave) to the end; `progress` advances one a step.
 
         Raises NonFiniteLossError before the optimizer moves.
         """
-        recent: list[Mapping[str, Tensor]] = []
         for step in range(first_step, self.total_steps):
-            recent.append(self._step(step))
+            self._recent.append(self._step(step))
             done = step + 1
             if done % self.log_every == 0 or done == self.total_steps:
-                self.log(done, _means(recent))
-                recent = []
+                self.log(done, _means(self._recent))
+                self._recent.clear()
             if done % self.save_every == 0 or done == self.total_steps:
-                save_training_state(self.folder, done, self.model, self.optimizer)
+                extra = {"recent": [dict(figures) for figures in self._recent]}
+                save_training_state(self.folder, done, self.model, self.optimizer, extra)
             progress.update(1)
 
     def _step(self, step: int) -> Mapping[str, Tensor]:
@@ -90,7 +97,8 @@ class Training:
         result.loss.backward()
         norm = nn.utils.clip_grad_norm_(self._parameters(), self.max_norm)
         self.optimizer.step()
-        return {"loss": result.loss.detach(), "gradient_norm": norm, **result.figures}
+        figures = {name: value.detach() for name, value in result.figures.items()}
+        return {"loss": result.loss.detach(), "gradient_norm": norm, **figures}
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -99,6 +107,5 @@ class Training:
 def _means(points: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
     names = dict.fromkeys(name for point in points for name in point)
     return {
-        name: torch.stack([point[name].detach() for point in points if name in point]).mean().item()
-        for name in names
+        name: torch.stack([point[name] for point in points if name in point]).mean().item() for name in names
     }

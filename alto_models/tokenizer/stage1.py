@@ -1,0 +1,126 @@
+"""Stage 1: the whole tokenizer but its length predictor learns, on masks of random kept length.
+
+A step draws K masks from each crop, whose pixels are encoded once. The run has four phases, given as
+shares of its steps, because each ability is learned faster with the former in hand: no images (codes
+must carry the mask), images, quantised codes, and shortened codes.
+"""
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from alto_models.data.crops import CropBatch
+from alto_models.tokenizer.losses import bce_loss, dice_loss
+from alto_models.tokenizer.model import Encoding, MaskTokenizer
+from alto_models.training.loop import StepResult
+
+
+class Stage1Settings(BaseModel):
+    """When the phases start (as shares of all steps), and how masks are shortened.
+
+    image_dropout: share of crops whose image is withheld in the later phases.
+    full_length_share: of masks once lengths are shortened; so that late codes learn, too.
+    revive_every: steps between two revivals of dead codes, until `revive_until`.
+    codebook_batches: batches whose latents the codebook is fitted to when the quantiser starts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images_from: float = Field(ge=0, le=1)
+    quantize_from: float = Field(ge=0, le=1)
+    shorten_from: float = Field(ge=0, le=1)
+    image_dropout: float = Field(ge=0, le=1)
+    full_length_share: float = Field(ge=0, le=1)
+    revive_every: int = Field(gt=0)
+    revive_until: float = Field(ge=0, le=1)
+    codebook_batches: int = Field(gt=0)
+    bce_weight: float = Field(ge=0)
+    dice_weight: float = Field(ge=0)
+    quantizer_weight: float = Field(ge=0)
+
+
+class BatchTensors:
+    """A batch of crops as tensors: images (I, 3, S, S), masks (I * K, 1, M, M), grouped by image."""
+
+    def __init__(self, batch: CropBatch) -> None:
+        self.ids = batch.image_ids
+        self.images = torch.from_numpy(batch.images)
+        self.masks = torch.from_numpy(batch.masks).flatten(0, 1).unsqueeze(1)
+
+
+class Stage1:
+    """The forward pass of each step. All that is random depends on the seed and the step only."""
+
+    def __init__(self, model: MaskTokenizer, settings: Stage1Settings, total_steps: int, seed: int) -> None:
+        self.model = model
+        self.settings = settings
+        self.total_steps = total_steps
+        self.seed = seed
+
+    def quantizer_starts_at(self) -> int:
+        """Step before which `fit_codebook` has to be called."""
+        return int(self.settings.quantize_from * self.total_steps)
+
+    @torch.no_grad()
+    def fit_codebook(self, batches: list[BatchTensors]) -> None:
+        """Place the codebook on the latents of some batches."""
+        latents = [self.model.encode(batch.masks).latents.flatten(0, 1) for batch in batches]
+        self.model.quantizer.fit(torch.cat(latents), self._generator(self.quantizer_starts_at(), stream=1))
+
+    def forward(self, step: int, batch: BatchTensors) -> StepResult:
+        settings, model = self.settings, self.model
+        generator = self._generator(step, stream=0)
+        progress = step / self.total_steps
+        quantized = step >= self.quantizer_starts_at()
+        encoding = model.encode(batch.masks)
+        embedding = self._image_embedding(batch.images, progress, generator)
+        lengths = self._lengths(len(batch.masks), progress, generator)
+        vectors = encoding.vectors if quantized else encoding.latents
+        logits = model.decode_vectors(vectors, lengths, embedding)
+        target = batch.masks.squeeze(1)
+        bce, dice = bce_loss(logits, target).mean(), dice_loss(logits, target).mean()
+        loss = settings.bce_weight * bce + settings.dice_weight * dice
+        figures = {"bce": bce, "dice": dice}
+        if quantized:
+            loss = loss + settings.quantizer_weight * encoding.quantizer_loss
+            figures |= {"quantizer": encoding.quantizer_loss} | self._tend_codebook(step, encoding)
+        return StepResult(loss=loss, samples=batch.ids, figures=figures)
+
+    def _image_embedding(self, images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
+        count = len(images)
+        without = self.model.embedding_without_image(count)
+        if progress < self.settings.images_from:
+            return without
+        withheld = torch.rand(count, generator=generator) < self.settings.image_dropout
+        return torch.where(withheld.view(-1, 1, 1, 1), without, self.model.encode_image(images))
+
+    def _lengths(self, count: int, progress: float, generator: torch.Generator) -> Tensor:
+        longest = self.model.config.max_length
+        if progress < self.settings.shorten_from:
+            return torch.full((count,), longest)
+        return draw_lengths(count, longest, self.settings.full_length_share, generator)
+
+    def _tend_codebook(self, step: int, encoding: Encoding) -> dict[str, Tensor]:
+        quantizer, settings = self.model.quantizer, self.settings
+        quantizer.track_usage(encoding.codes)
+        figures = {"codebook_usage": quantizer.used_share()}
+        if step % settings.revive_every == 0 and step < settings.revive_until * self.total_steps:
+            latents = encoding.latents.detach().flatten(0, 1)
+            revived = quantizer.revive_dead_codes(latents, self._generator(step, stream=1))
+            figures["revived_codes"] = revived.float()
+        return figures
+
+    def _generator(self, step: int, stream: int) -> torch.Generator:
+        # Steps of one run never share a seed; the factor keeps runs of nearby seeds apart.
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 2 + stream)
+
+
+def draw_lengths(count: int, longest: int, full_share: float, generator: torch.Generator) -> Tensor:
+    """Kept lengths (count,) int64 in 1..longest: `full_share` of them full, the others log-uniform.
+
+    Log-uniform gives every doubling of the length the same share; the full ones let late codes learn.
+    """
+    exponent = torch.rand(count, generator=generator)
+    short = ((longest + 1) ** exponent).long().clamp(1, longest)
+    full = torch.rand(count, generator=generator) < full_share
+    return torch.where(full, longest, short)
