@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from alto_models.altollm.answering import AltoLLM
 from alto_models.data.shards import ShardRows
 from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
@@ -17,7 +18,7 @@ from data_contracts.errors import InputError
 from data_contracts.schemas import REFERRING_SCHEMA
 from jobs.benchmarking.evaluation import evaluate
 from jobs.benchmarking.gallery import select_gallery
-from jobs.benchmarking.language import LanguageSystem
+from jobs.benchmarking.language import LanguageModel, LanguageSystem
 from jobs.benchmarking.questions import BenchmarkImage
 from jobs.benchmarking.results import (
     ADAPTIVE,
@@ -32,6 +33,7 @@ from jobs.benchmarking.results import (
 )
 from jobs.benchmarking.scoring import Scoreboard
 from jobs.benchmarking.systems import LargestObject, MeanMask, Nothing, RandomObject, System
+from jobs.benchmarking.untrained import UntrainedAltoLLM
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport
 
@@ -119,13 +121,11 @@ def compare_systems(
 def _language_systems(
     config: Config, context: StageContext, tokenizer: MaskTokenizer
 ) -> list[LanguageSystem]:
-    from alto_models.altollm.model import AltoLLM
-
     challenger = AltoLLM.load(context.inputs[CHALLENGER])
-    models = {
+    models: dict[str, LanguageModel] = {
         CHALLENGER: challenger,
         STARTING_POINT: AltoLLM.load(context.inputs[STARTING_POINT]),
-        UNTRAINED: challenger.untrained(context.seed),
+        UNTRAINED: UntrainedAltoLLM(challenger, context.seed),
         TEXT_IGNORED: challenger,
     }
     return [

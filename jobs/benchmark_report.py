@@ -20,7 +20,7 @@ from jobs.benchmarking.results import (
 )
 from jobs.report.page import BenchmarkSection, ReportPage, gallery_samples
 from jobs.report.plots import Plot, giou_by_system, iou_by_length, length_by_complexity, length_histogram
-from jobs.report.verdicts import Contest, baseline_verdict, contests, coverage
+from jobs.report.verdicts import Contest, baseline_verdict, contests, coverage, lost_contests
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport
 
@@ -112,7 +112,7 @@ def _beats_baselines(results: list[Contest]) -> Check:
     return Check(
         name="beats_baselines",
         passed=bool(results) and all(contest.won for contest in results),
-        reason=baseline_verdict(results),
+        reason=" ".join(filter(None, (baseline_verdict(results), lost_contests(results)))),
         details=details,
     )
 

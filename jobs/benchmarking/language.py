@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alto_models.altollm.answering import Answer
 from alto_models.altollm.conversation import segment_prompt
 from alto_models.data.shards import Picture
 from alto_models.data.squares import cut_image, restore_whole, whole_square
@@ -18,17 +19,12 @@ from jobs.benchmarking.results import ADAPTIVE, FULL
 from jobs.benchmarking.rows import Mask, Prediction
 
 
-class Answer(Protocol):
-    """What a language model wrote. codes: the mask tokens; none where `no_target` or `malformed`."""
-
-    text: str
-    codes: Sequence[int]
-    no_target: bool
-    malformed: bool
-
-
 class LanguageModel(Protocol):
-    def answer(self, images: Sequence[Picture], prompts: Sequence[str]) -> Sequence[Answer]: ...
+    """`AltoLLM`, or what stands in for it. max_length: codes of a mask, at most."""
+
+    def answer(
+        self, images: Sequence[Picture], prompts: Sequence[str], *, max_length: int
+    ) -> Sequence[Answer]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +51,10 @@ class LanguageSystem:
     def _predict_batch(self, questions: Sequence[Question], mode: str) -> list[Prediction]:
         asked = [q.expression_of_another_record() if self.text_ignored else q.expression for q in questions]
         prompts = [segment_prompt(text, adaptive=mode == ADAPTIVE) for text in asked]
-        answers = self.model.answer([q.image.picture for q in questions], prompts)
-        drawn = [index for index, answer in enumerate(answers) if len(answer.codes) and not answer.malformed]
+        answers = self.model.answer(
+            [q.image.picture for q in questions], prompts, max_length=self.tokenizer.config.max_length
+        )
+        drawn = [index for index, answer in enumerate(answers) if answer.codes and not answer.malformed]
         decoded = decode_masks(
             self.tokenizer, [questions[index] for index in drawn], [answers[index].codes for index in drawn]
         )
@@ -66,7 +64,7 @@ class LanguageSystem:
                 mask=masks.get(index),
                 asked=text,
                 answer=answer.text,
-                codes=tuple(answer.codes) if index in masks else (),
+                codes=answer.codes if index in masks else (),
                 malformed=answer.malformed,
             )
             for index, (text, answer) in enumerate(zip(asked, answers, strict=True))

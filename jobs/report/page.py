@@ -21,7 +21,7 @@ from jobs.report.labels import DIMENSIONS, MODES, REASONS, system_label
 from jobs.report.overlays import sample_panels
 from jobs.report.peers import PEERS
 from jobs.report.plots import Plot
-from jobs.report.verdicts import Contest, baseline_verdict, coverage, points, reinforcement_verdict
+from jobs.report.verdicts import Contest, baseline_verdict, coverage, lost_contests, reinforcement_verdict
 
 NOT_DEFINED = "–"
 
@@ -129,6 +129,7 @@ class ReportPage:
         return template.render(
             page=self,
             verdict=baseline_verdict(self.contests),
+            lost=lost_contests(self.contests),
             all_won=bool(self.contests) and all(contest.won for contest in self.contests),
             peers=PEERS,
             dimensions=DIMENSIONS,
@@ -163,7 +164,6 @@ def _environment() -> Environment:
         "png_uri": lambda data: _data_uri(data, "image/png"),
         "system": lambda name: system_label(name).name,
         "explain": lambda name: system_label(name).explanation,
-        "points": points,
     }
     return environment
 

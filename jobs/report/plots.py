@@ -114,7 +114,7 @@ def giou_by_system(figure: "Figure", metrics: BenchmarkMetrics) -> str:
     return f"gIoU of {len(shown)} systems; the dashed line is the best trivial baseline."
 
 
-@plot(5.4, 3.6)
+@plot(5.4, 4.1)
 def iou_by_length(
     figure: "Figure", points: Sequence[LengthPoint], benchmarks: Sequence[BenchmarkMetrics]
 ) -> str:
@@ -131,6 +131,7 @@ def iou_by_length(
         )
     for benchmark in benchmarks:
         _answers_at_length(axes, benchmark)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, handletextpad=0.3)
     axes.set_ylim(0, 1)
     axes.set_xlim(left=0)
     axes.set_xlabel("mask tokens kept")
@@ -156,9 +157,8 @@ def _answers_at_length(axes: "Axes", benchmark: BenchmarkMetrics) -> None:
                 markerfacecolor=filled,
                 markersize=7,
                 linestyle="none",
-                label=f"{_run_name(one.system, one.mode)} (mIoU)",
+                label=_run_name(one.system, one.mode),
             )
-    axes.legend(loc="lower right", fontsize=7.5, handletextpad=0.3)
 
 
 @plot(5.4, 3.6)

@@ -57,14 +57,19 @@ def contests(tokenizer: TokenizerMetrics, benchmarks: Sequence[BenchmarkMetrics]
 
 
 def baseline_verdict(results: Sequence[Contest]) -> str:
-    """One sentence: whether every learned result is better than every trivial baseline, and where not."""
-    lost = [contest for contest in results if not contest.won]
+    """One sentence: whether every learned result is better than every trivial baseline."""
+    lost = sum(not contest.won for contest in results)
     if not results:
         return "No learned result was compared with a trivial baseline."
     if not lost:
         return f"Every learned result is better than every trivial baseline ({len(results)} comparisons)."
-    names = "; ".join(str(contest) for contest in lost[:4]) + ("; …" if len(lost) > 4 else "")
-    return f"{len(lost)} of {len(results)} comparisons with a trivial baseline are not clearly won: {names}."
+    return f"{lost} of {len(results)} comparisons with a trivial baseline are not clearly won."
+
+
+def lost_contests(results: Sequence[Contest], named: int = 4) -> str:
+    """The comparisons that are not won, at most `named` of them by name; empty where there are none."""
+    lost = [str(contest) for contest in results if not contest.won]
+    return "; ".join(lost[:named]) + ("; …" if len(lost) > named else "")
 
 
 def reinforcement_verdict(metrics: BenchmarkMetrics) -> str:
@@ -91,7 +96,7 @@ def reinforcement_verdict(metrics: BenchmarkMetrics) -> str:
 def points(comparison: Comparison) -> str:
     """Difference in percentage points with its interval."""
     found = comparison.difference
-    return f"{100 * found.value:+.1f} points ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{100 * found.value:+.2f} points ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
 
 
 def coverage(metrics: BenchmarkMetrics) -> str:

@@ -58,8 +58,8 @@ def image_row(number: int) -> dict:
     """A large disc, a small disc and a ring; four records: each alone, two together, none."""
     draw = np.random.default_rng(number)
     shapes = {
-        "disc": disc(16 + draw.integers(4), 14 + draw.integers(4), 9 + number % 3),
-        "dot": disc(48 + draw.integers(6), 10 + draw.integers(4), 4),
+        "disc": disc(16 + int(draw.integers(4)), 14 + int(draw.integers(4)), 9 + number % 3),
+        "dot": disc(48 + int(draw.integers(6)), 10 + int(draw.integers(4)), 4),
         "ring": disc(44, 34, 10) & ~disc(44, 34, 6),
     }
     picture = np.full((HEIGHT, WIDTH, 3), 235, np.uint8)

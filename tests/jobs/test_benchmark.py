@@ -10,6 +10,10 @@ import pytest
 import torch
 
 from alto_models import masks
+from alto_models.altollm.answering import AltoLLM, Answer
+from alto_models.altollm.network import NetworkConfig, build_network
+from alto_models.altollm.vocabulary import add_mask_vocabulary, build_word_tokenizer
+from alto_models.checkpoint import save_checkpoint
 from alto_models.data.shards import Picture, ShardRows
 from alto_models.tokenizer.config import ConvPixelEncoderConfig, TokenizerConfig
 from alto_models.tokenizer.model import MaskTokenizer
@@ -28,6 +32,7 @@ from jobs.benchmarking.results import (
 from jobs.benchmarking.rows import Prediction, sample_row
 from jobs.benchmarking.scoring import Scoreboard, size_class
 from jobs.benchmarking.systems import LargestObject, MeanMask, RandomObject
+from jobs.benchmarking.untrained import UntrainedAltoLLM
 from tests.jobs.benchmark_example import (
     HEIGHT,
     WIDTH,
@@ -260,22 +265,20 @@ def test_size_classes_follow_the_share_of_the_image() -> None:
     assert list(size_class(table)) == ["no target", "under 1 %", "1-3 %", "3-10 %", "over 10 %", "over 10 %"]
 
 
-@dataclass(frozen=True)
-class ScriptedAnswer:
-    text: str
-    codes: tuple[int, ...] = ()
-    no_target: bool = False
-    malformed: bool = False
+def says(
+    text: str, codes: tuple[int, ...] = (), *, no_target: bool = False, malformed: bool = False
+) -> Answer:
+    return Answer(text=text, codes=codes, length=len(codes), no_target=no_target, malformed=malformed)
 
 
 @dataclass
 class ScriptedModel:
     """Gives the answers it was told to, in turn, and remembers the prompts."""
 
-    answers: list[ScriptedAnswer]
+    answers: list[Answer]
     prompts: list[str] = field(default_factory=list)
 
-    def answer(self, images: Sequence[Picture], prompts: Sequence[str]) -> list[ScriptedAnswer]:
+    def answer(self, images: Sequence[Picture], prompts: Sequence[str], *, max_length: int) -> list[Answer]:
         start = len(self.prompts)
         self.prompts += prompts
         return self.answers[start : start + len(prompts)]
@@ -292,11 +295,11 @@ def test_language_system_draws_codes_and_keeps_what_was_said(
 ) -> None:
     model = ScriptedModel(
         [
-            ScriptedAnswer("long", (1, 2, 3, 4)),
-            ScriptedAnswer("none", no_target=True),
-            ScriptedAnswer("short", (5,)),
-            ScriptedAnswer("broken", (1, 2), malformed=True),
-            ScriptedAnswer("long again", (1, 2, 3, 4)),
+            says("long", (1, 2, 3, 4)),
+            says("none", no_target=True),
+            says("short", (5,)),
+            says("broken", (1, 2), malformed=True),
+            says("long again", (1, 2, 3, 4)),
         ]
     )
     system = LanguageSystem(name="m", model=model, tokenizer=tokenizer, batch_size=2)
@@ -324,7 +327,12 @@ def test_each_image_of_a_batch_is_encoded_once(
 ) -> None:
     encoded: list[int] = []
     encode = tokenizer.encode_image
-    monkeypatch.setattr(tokenizer, "encode_image", lambda batch: encoded.append(len(batch)) or encode(batch))
+
+    def counted(batch: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(batch))
+        return encode(batch)
+
+    monkeypatch.setattr(tokenizer, "encode_image", counted)
     decode_masks(tokenizer, questions, [[1]] * len(questions))
     assert encoded == [1]
 
@@ -332,7 +340,7 @@ def test_each_image_of_a_batch_is_encoded_once(
 def test_text_ignored_asks_for_something_else_in_the_image(
     questions: list[Question], tokenizer: MaskTokenizer
 ) -> None:
-    model = ScriptedModel([ScriptedAnswer("", no_target=True)] * 5)
+    model = ScriptedModel([says("", no_target=True)] * 5)
     system = LanguageSystem(name="m", model=model, tokenizer=tokenizer, batch_size=8, text_ignored=True)
     predictions = system.predict(questions, "full")
     asked = {q.record.record_id: p.asked for q, p in zip(questions, predictions, strict=True)}
@@ -359,3 +367,60 @@ def test_broken_metrics_are_refused_in_one_line(tmp_path: Path, content: str | N
     with pytest.raises(InputError, match=message) as error:
         read_metrics(path, TokenizerMetrics)
     assert "\n" not in str(error.value)
+
+
+def tiny_llm() -> AltoLLM:
+    words = build_word_tokenizer(["segment", "red", "disc", "ring", "the", "by", "adaptive", "length"])
+    add_mask_vocabulary(words, TINY.codebook_size)
+    sizes = NetworkConfig(
+        image_size=32,
+        vision_width=32,
+        vision_layers=1,
+        vision_mlp_width=32,
+        text_width=48,
+        text_layers=1,
+        text_mlp_width=48,
+    )
+    torch.manual_seed(1)
+    return AltoLLM(build_network(sizes, words).eval(), words)
+
+
+def test_untrained_model_always_answers_with_a_mask_and_ignores_the_training(
+    questions: list[Question],
+) -> None:
+    pictures = [q.image.picture for q in questions]
+    prompts = [f"Segment <ref>{q.expression}</ref>." for q in questions]
+    trained = tiny_llm()
+    answers = UntrainedAltoLLM(trained, seed=3).answer(pictures, prompts, max_length=4)
+    assert all(1 <= answer.length == len(answer.codes) <= 4 for answer in answers)
+    assert not any(answer.malformed or answer.no_target for answer in answers)
+    with torch.no_grad():
+        for weights in trained.model.parameters():
+            weights.zero_()
+    assert UntrainedAltoLLM(trained, seed=3).answer(pictures, prompts, max_length=4) == answers
+
+
+def test_whole_stage_runs_from_checkpoints(tmp_path: Path, tokenizer: MaskTokenizer) -> None:
+    write_prepared(tmp_path / "prepared" / "scenes", 2)
+    save_checkpoint(tmp_path / "tokenizer", TINY, tokenizer.state_dict())
+    tiny_llm().save(tmp_path / "llm")
+    context = stage_context(
+        tmp_path / "run",
+        "benchmark",
+        "scenes",
+        prepare_benchmark=tmp_path / "prepared",
+        tokenizer_stage1_5=tmp_path / "tokenizer",
+        altollm_sft=tmp_path / "llm",
+        altollm_grpo=tmp_path / "llm",
+    )
+    report = benchmark.run(config(), context)
+    metrics = read_metrics(context.output / "metrics.json", BenchmarkMetrics)
+    assert len(metrics.systems) == 2 * 2 + 2 + 4
+    assert metrics.codebook_size == TINY.codebook_size
+    grpo, sft = (metrics.find(name, "adaptive") for name in ("altollm_grpo", "altollm_sft"))
+    assert grpo is not None
+    assert sft is not None
+    assert grpo.giou == sft.giou
+    assert report.figures["limit"] == "whole benchmark"
+    assert any("tokens_per_second" in name for point in context.metric_log.read() for name in point.values)
+    assert "per_second" not in (context.output / "metrics.json").read_text()

@@ -17,7 +17,7 @@ from jobs import benchmark, benchmark_report
 from jobs.benchmarking.results import BenchmarkMetrics, Estimate, TokenizerMetrics, read_metrics
 from jobs.report.overlays import sample_panels
 from jobs.report.page import interval, number, percent
-from jobs.report.verdicts import baseline_verdict, contests, coverage, reinforcement_verdict
+from jobs.report.verdicts import contests, coverage, lost_contests, reinforcement_verdict
 from jobs.runner.context import StageReport
 from tests.jobs.benchmark_example import (
     ShiftedTruth,
@@ -239,7 +239,7 @@ def test_reading_of_grpo_follows_the_interval(metrics: BenchmarkMetrics) -> None
         ]
         return reinforcement_verdict(metrics.model_copy(update={"comparisons": changed}))
 
-    assert "+2.0 points (+1.0 to +3.0), better" in sentence(0.01, 0.03)
+    assert "+2.00 points (+1.00 to +3.00), better" in sentence(0.01, 0.03)
     assert "no clear difference" in sentence(-0.01, 0.03)
     assert "worse" in sentence(-0.03, -0.01)
 
@@ -248,7 +248,7 @@ def test_a_tie_with_a_baseline_is_no_win(metrics: BenchmarkMetrics) -> None:
     tied = TokenizerMetrics.model_validate(TOKENIZER | {"baselines": {"mean_mask": 0.764}})
     found = contests(tied, [metrics])
     assert [contest.won for contest in found].count(False) == 1
-    assert "mask tokenizer against Mean mask +0.0 points" in baseline_verdict(found)
+    assert "mask tokenizer against Mean mask +0.0 points" in lost_contests(found)
 
 
 def test_no_results_at_all_is_an_input_error(inputs: dict[str, Path], tmp_path: Path) -> None:
