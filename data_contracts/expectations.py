@@ -53,8 +53,8 @@ def _failure(outcome: Any) -> str:
 
 def _build_data_docs(context: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    context.add_data_docs_site(
-        "local",
+    context.update_data_docs_site(
+        "local_site",
         {
             "class_name": "SiteBuilder",
             "show_how_to_buttons": False,

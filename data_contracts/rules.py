@@ -6,7 +6,7 @@ values break no rule but `Present`, so that optional fields stay optional.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -37,8 +37,9 @@ class Rule(ABC):
         """The same rule for Great Expectations."""
 
 
-def _meta(rule: Rule) -> dict[str, str]:
-    return {"rule": rule.name, "notes": rule.why}
+def _labels(rule: Rule) -> dict[str, Any]:
+    """What ties an expectation to its rule; the notes are shown in Data Docs."""
+    return {"meta": {"rule": rule.name}, "notes": rule.why}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Readable(Rule):
         from great_expectations import expectations
 
         return expectations.ExpectColumnValuesToNotBeInSet(
-            column="problem_rule", value_set=[self.name], meta=_meta(self)
+            column="problem_rule", value_set=[self.name], **_labels(self)
         )
 
 
@@ -74,7 +75,7 @@ class Present(Rule):
     def expectation(self) -> "Expectation":
         from great_expectations import expectations
 
-        return expectations.ExpectColumnValuesToNotBeNull(column=self.column, meta=_meta(self))
+        return expectations.ExpectColumnValuesToNotBeNull(column=self.column, **_labels(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class Between(Rule):
         from great_expectations import expectations
 
         return expectations.ExpectColumnValuesToBeBetween(
-            column=self.column, min_value=self.least, max_value=self.most, meta=_meta(self)
+            column=self.column, min_value=self.least, max_value=self.most, **_labels(self)
         )
 
 
@@ -123,7 +124,7 @@ class Equal(Rule):
             column_A=self.column,
             column_B=self.other,
             ignore_row_if="either_value_is_missing",
-            meta=_meta(self),
+            **_labels(self),
         )
 
 
@@ -148,7 +149,7 @@ class AtMost(Rule):
             column_B=self.column,
             or_equal=True,
             ignore_row_if="either_value_is_missing",
-            meta=_meta(self),
+            **_labels(self),
         )
 
 
@@ -168,7 +169,7 @@ class Unique(Rule):
     def expectation(self) -> "Expectation":
         from great_expectations import expectations
 
-        return expectations.ExpectCompoundColumnsToBeUnique(column_list=list(self.columns), meta=_meta(self))
+        return expectations.ExpectCompoundColumnsToBeUnique(column_list=list(self.columns), **_labels(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ class Contract:
         return next(rule for rule in self.rules if rule.name == name)
 
     def first_broken(self, frame: pd.DataFrame) -> pd.Series:
-        """Name of the first rule each row breaks, None where it breaks none.
+        """Name of the first rule each row breaks, missing where it breaks none.
 
         Raises KeyError where a row's problem has a name the contract does not declare, so that no
         problem is accepted for want of a rule.
