@@ -5,6 +5,7 @@ and scored at the original resolution, one expression at a time (the `standard` 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,22 +47,19 @@ PROTOCOL = "standard"
 
 
 class Config(JobConfig):
-    """
-    limit: images evaluated at most; null for the whole benchmark. Shown with every figure.
-    questions_per_batch: questions a model answers at once.
-    images_per_shard: images between two points a killed run can be resumed from.
-    bootstrap_resamples, confidence_level: of the intervals; whole images are resampled.
-    samples_shown: gallery samples for each reason (best, worst, longest, shortest, typical).
-    max_malformed: share of malformed answers above which the check `answers_well_formed` fails.
-    """
-
-    limit: int | None = Field(gt=0)
-    questions_per_batch: int = Field(gt=0)
-    images_per_shard: int = Field(gt=0)
-    bootstrap_resamples: int = Field(ge=100)
-    confidence_level: float = Field(gt=0.5, lt=1)
-    samples_shown: int = Field(ge=0)
-    max_malformed: float = Field(ge=0, le=1)
+    limit: int | None = Field(
+        gt=0, description="images evaluated at most; null for the whole benchmark; shown with every figure"
+    )
+    questions_per_batch: int = Field(gt=0, description="questions a model answers at once")
+    images_per_shard: int = Field(gt=0, description="images between two points a killed run resumes from")
+    bootstrap_resamples: int = Field(ge=100, description="resamples of whole images behind the intervals")
+    confidence_level: float = Field(gt=0.5, lt=1, description="of the intervals")
+    samples_shown: int = Field(
+        ge=0, description="gallery samples for each reason (best, worst, longest, ...)"
+    )
+    max_malformed: float = Field(
+        ge=0, le=1, description="share of malformed answers above which the check answers_well_formed fails"
+    )
 
 
 def run(config: Config, context: StageContext) -> StageReport:
@@ -121,10 +119,10 @@ def compare_systems(
 def _language_systems(
     config: Config, context: StageContext, tokenizer: MaskTokenizer
 ) -> list[LanguageSystem]:
-    challenger = AltoLLM.load(context.inputs[CHALLENGER])
+    challenger, start = (_load_model(context.inputs[name], tokenizer) for name in LEARNED)
     models: dict[str, LanguageModel] = {
         CHALLENGER: challenger,
-        STARTING_POINT: AltoLLM.load(context.inputs[STARTING_POINT]),
+        STARTING_POINT: start,
         UNTRAINED: UntrainedAltoLLM(challenger, context.seed),
         TEXT_IGNORED: challenger,
     }
@@ -139,6 +137,16 @@ def _language_systems(
         )
         for name, model in models.items()
     ]
+
+
+def _load_model(folder: Path, tokenizer: MaskTokenizer) -> AltoLLM:
+    model = AltoLLM.load(folder)
+    known, entries = len(model.vocabulary.codes), tokenizer.config.codebook_size
+    if known != entries:
+        raise InputError(
+            f"{folder}: knows {known} mask tokens, the mask tokenizer has {entries} codes; train it on this tokenizer"
+        )
+    return model
 
 
 def _counts(images: Sequence[BenchmarkImage]) -> dict[str, int]:

@@ -30,11 +30,10 @@ SUMMARY_METRICS = ("giou", "ciou", "miou", "boundary_iou", "n_acc", "t_acc", "me
 
 
 class Config(JobConfig):
-    """
-    scope: what figures made under this profile do and do not mean, printed at the top of the page.
-    """
-
-    scope: str = Field(min_length=1)
+    scope: str = Field(
+        min_length=1,
+        description="what figures of this profile do and do not mean, printed at the top of the page",
+    )
 
 
 def run(config: Config, context: StageContext) -> StageReport:

@@ -33,6 +33,7 @@ from jobs.benchmarking.rows import Prediction, sample_row
 from jobs.benchmarking.scoring import Scoreboard, size_class
 from jobs.benchmarking.systems import LargestObject, MeanMask, RandomObject
 from jobs.benchmarking.untrained import UntrainedAltoLLM
+from jobs.runner.context import StageContext
 from tests.jobs.benchmark_example import (
     HEIGHT,
     WIDTH,
@@ -400,19 +401,30 @@ def test_untrained_model_always_answers_with_a_mask_and_ignores_the_training(
     assert UntrainedAltoLLM(trained, seed=3).answer(pictures, prompts, max_length=4) == answers
 
 
-def test_whole_stage_runs_from_checkpoints(tmp_path: Path, tokenizer: MaskTokenizer) -> None:
-    write_prepared(tmp_path / "prepared" / "scenes", 2)
-    save_checkpoint(tmp_path / "tokenizer", TINY, tokenizer.state_dict())
-    tiny_llm().save(tmp_path / "llm")
-    context = stage_context(
-        tmp_path / "run",
+def checkpoints(folder: Path, tokenizer: MaskTokenizer, llm: AltoLLM) -> StageContext:
+    """Context of the stage with everything it reads."""
+    write_prepared(folder / "prepared" / "scenes", 2)
+    save_checkpoint(folder / "tokenizer", tokenizer.config, tokenizer.state_dict())
+    llm.save(folder / "llm")
+    return stage_context(
+        folder / "run",
         "benchmark",
         "scenes",
-        prepare_benchmark=tmp_path / "prepared",
-        tokenizer_stage1_5=tmp_path / "tokenizer",
-        altollm_sft=tmp_path / "llm",
-        altollm_grpo=tmp_path / "llm",
+        prepare_benchmark=folder / "prepared",
+        tokenizer_stage1_5=folder / "tokenizer",
+        altollm_sft=folder / "llm",
+        altollm_grpo=folder / "llm",
     )
+
+
+def test_model_of_another_codebook_is_an_input_error(tmp_path: Path) -> None:
+    other = MaskTokenizer(TINY.model_copy(update={"codebook_size": 16}))
+    with pytest.raises(InputError, match="knows 8 mask tokens, the mask tokenizer has 16 codes"):
+        benchmark.run(config(), checkpoints(tmp_path, other, tiny_llm()))
+
+
+def test_whole_stage_runs_from_checkpoints(tmp_path: Path, tokenizer: MaskTokenizer) -> None:
+    context = checkpoints(tmp_path, tokenizer, tiny_llm())
     report = benchmark.run(config(), context)
     metrics = read_metrics(context.output / "metrics.json", BenchmarkMetrics)
     assert len(metrics.systems) == 2 * 2 + 2 + 4
