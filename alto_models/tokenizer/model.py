@@ -90,7 +90,10 @@ class MaskTokenizer(nn.Module):
 
     def decode_vectors(self, vectors: Tensor, lengths: Tensor, image_embedding: Tensor) -> Tensor:
         """As `decode`, from code vectors (B, N, D)."""
-        keep = keep_mask(lengths, vectors.shape[1])
+        return self.decode_kept(vectors, keep_mask(lengths, vectors.shape[1]), image_embedding)
+
+    def decode_kept(self, vectors: Tensor, keep: Tensor, image_embedding: Tensor) -> Tensor:
+        """As `decode_vectors`, with a keep mask (B, N), bool or soft (see `Detokenizer`)."""
         out: Tensor = self.detokenizer(vectors, keep, image_embedding)
         return out
 

@@ -36,3 +36,8 @@ def oracle_length(ious: Tensor, tolerance: float) -> Tensor:
     """Shortest prefix whose IoU is within `tolerance` of the full one's: (B, L) -> (B,) int64 in 1..L."""
     good = ious >= ious[:, -1:] - tolerance
     return good.int().argmax(dim=1) + 1
+
+
+def spread_lengths(longest: int, count: int) -> Tensor:
+    """At most `count` different lengths from 1 to `longest`, spread geometrically, (N,) int64."""
+    return torch.unique(torch.logspace(0, 1, count, base=longest).round().long())

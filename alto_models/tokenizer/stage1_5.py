@@ -1,0 +1,81 @@
+"""Stage 1.5: only the length predictor learns, against the frozen tokenizer.
+
+Two objectives. `chunking` is the paper's: the mask is decoded from softly kept codes, and reconstruction
+loss and length loss pull against each other through the straight-through keep mask. `utility` decodes
+prefixes of every mask and maximises the expected IoU less the price of the codes, whose gradient is exact:
+sum over lengths n of p_n (IoU_n - price * n / L).
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from alto_models.tokenizer.length_predictor import expected_length, length_loss, soft_keep_mask
+from alto_models.tokenizer.losses import bce_loss, dice_loss
+from alto_models.tokenizer.model import Encoding, MaskTokenizer
+from alto_models.tokenizer.prefixes import prefix_iou, spread_lengths
+from alto_models.tokenizer.stage1 import BatchTensors
+from alto_models.training.loop import StepResult
+
+
+class PredictorSettings(BaseModel):
+    """
+    length_weight: weight of the length loss (the paper's lambda); for `utility`, the price of a mask of
+        full length in IoU.
+    prefixes: how many lengths `utility` decodes, spread geometrically over 1..L.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    objective: Literal["chunking", "utility"]
+    length_weight: float = Field(ge=0)
+    prefixes: int = Field(gt=1)
+
+
+class PredictorTraining:
+    """The forward pass of each step. Freezes all of `model` but its length predictor."""
+
+    def __init__(self, model: MaskTokenizer, settings: PredictorSettings) -> None:
+        self.model = model
+        self.settings = settings
+        self.prefix_lengths = spread_lengths(model.config.max_length, settings.prefixes)
+        model.requires_grad_(False)
+        model.length_predictor.requires_grad_(True)
+
+    def forward(self, batch: BatchTensors) -> StepResult:
+        encoding = self.model.encode(batch.masks)
+        embedding = self.model.encode_image(batch.images)
+        chunking = self.settings.objective == "chunking"
+        quality_loss = self._chunking_loss if chunking else self._expected_iou_loss
+        quality = quality_loss(encoding, batch.masks, embedding)
+        length = length_loss(encoding.stop_probabilities)
+        return StepResult(
+            loss=quality + self.settings.length_weight * length,
+            samples=batch.ids,
+            figures={
+                "quality_loss": quality,
+                "expected_length": expected_length(encoding.stop_probabilities).mean(),
+            },
+        )
+
+    def _chunking_loss(self, encoding: Encoding, masks: Tensor, embedding: Tensor) -> Tensor:
+        keep = soft_keep_mask(encoding.stop_probabilities)
+        logits = self.model.decode_kept(encoding.vectors, keep, embedding)
+        target = masks.squeeze(1)
+        return (bce_loss(logits, target) + dice_loss(logits, target)).mean()
+
+    def _expected_iou_loss(self, encoding: Encoding, masks: Tensor, embedding: Tensor) -> Tensor:
+        ious = prefix_iou(self.model, encoding.codes, masks, embedding, self.prefix_lengths)
+        ious = interpolate(ious, self.prefix_lengths)
+        return 1 - (encoding.stop_probabilities * ious).sum(-1).mean()
+
+
+def interpolate(values: Tensor, lengths: Tensor) -> Tensor:
+    """Values (B, N) at `lengths` (N,), from 1 to L in rising order, to values (B, L) at 1..L; linear."""
+    wanted = torch.arange(1, int(lengths[-1]) + 1, device=lengths.device)
+    above = torch.searchsorted(lengths, wanted)
+    below = (above - 1).clamp(min=0)
+    span = (lengths[above] - lengths[below]).clamp(min=1)
+    return torch.lerp(values[:, below], values[:, above], (wanted - lengths[below]) / span)

@@ -1,0 +1,137 @@
+"""Turns every mask of the referring training data into codes, once, with the mask tokenizer.
+
+Result: one Parquet file a data set, a row a record; records without a target have no mask and no row.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from alto_models.data.referring import ReferringImage, ReferringImages
+from alto_models.masks import Rle, decode
+from alto_models.metrics import iou
+from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
+from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image, tokenize_whole_image
+from jobs.runner.command_line import run_from_command_line
+from jobs.runner.context import Check, JobConfig, StageContext, StageReport
+
+SCHEMA = pa.schema(
+    [
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
+        # All codes; the first `length` of them are the adaptive-length form.
+        pa.field("codes", pa.list_(pa.int32()), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        # Of the reconstructions with the mask, at the image's own resolution.
+        pa.field("full_iou", pa.float32(), nullable=False),
+        pa.field("adaptive_iou", pa.float32(), nullable=False),
+    ]
+)
+
+
+class Config(JobConfig):
+    images_per_batch: int = Field(gt=0, description="images whose masks are coded together")
+    min_iou: float = Field(ge=0, le=1, description="mean IoU of the coded masks below which the check fails")
+
+
+class Target(NamedTuple):
+    """One mask to code; image is its place in the batch."""
+
+    image: int
+    record_id: str
+    rle: Rle
+
+
+def run(config: Config, context: StageContext) -> StageReport:
+    model = load_tokenizer(context.inputs["tokenizer_stage1_5"])
+    images = ReferringImages(context.inputs["prepare_referring"], "train")
+    rows: list[dict[str, object]] = []
+    with context.progress(len(images), "Coding masks", "image") as bar:
+        for batch in _batches(iter(images), config.images_per_batch):
+            rows += code_masks(model, batch)
+            bar.update(len(batch))
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    for dataset in sorted(set(table["dataset"].to_pylist())):
+        part = table.filter(pa.compute.field("dataset") == dataset)
+        pq.write_table(part, context.output / f"{dataset}.parquet", compression="zstd")
+    return _report(table, model, config)
+
+
+def code_masks(model: MaskTokenizer, images: Sequence[ReferringImage]) -> list[dict[str, object]]:
+    """Rows of SCHEMA for all records with a target."""
+    targets = [
+        Target(place, record.record_id, record.rle)
+        for place, image in enumerate(images)
+        for record in image.records
+        if record.rle is not None
+    ]
+    if not targets:
+        return []
+    encoding = tokenize_whole_image(model, [target.rle for target in targets])
+    embedding = embed_whole_image(model, [image.image for image in images])
+    embedding = embedding[[target.image for target in targets]]
+    sizes = [(target.rle.height, target.rle.width) for target in targets]
+    full = encoding.length.new_full(encoding.length.shape, model.config.max_length)
+    masks = [decode(target.rle).astype(bool) for target in targets]
+    full_masks = decode_to_image(model, encoding.codes, full, embedding, sizes)
+    adaptive_masks = decode_to_image(model, encoding.codes, encoding.length, embedding, sizes)
+    return [
+        {
+            "dataset": images[target.image].source,
+            "image_id": images[target.image].image_id,
+            "record_id": target.record_id,
+            "codes": codes,
+            "length": length,
+            "full_iou": iou(full_mask, mask),
+            "adaptive_iou": iou(adaptive_mask, mask),
+        }
+        for target, codes, length, mask, full_mask, adaptive_mask in zip(
+            targets,
+            encoding.codes.tolist(),
+            encoding.length.tolist(),
+            masks,
+            full_masks,
+            adaptive_masks,
+            strict=True,
+        )
+    ]
+
+
+def _batches(images: Iterator[ReferringImage], size: int) -> Iterator[list[ReferringImage]]:
+    while batch := list(islice(images, size)):
+        yield batch
+
+
+def _report(table: pa.Table, model: MaskTokenizer, config: Config) -> StageReport:
+    lengths = table["length"].to_numpy()
+    full_iou = float(table["full_iou"].to_numpy().mean(dtype=np.float64))
+    adaptive_iou = float(table["adaptive_iou"].to_numpy().mean(dtype=np.float64))
+    codes = table["codes"].combine_chunks().flatten().to_numpy()
+    return StageReport(
+        figures={
+            "masks": len(table),
+            "full_iou": round(full_iou, 4),
+            "adaptive_iou": round(adaptive_iou, 4),
+            "mean_length": round(float(lengths.mean(dtype=np.float64)), 4),
+            "max_length": model.config.max_length,
+            "codebook_usage": round(len(np.unique(codes)) / model.config.codebook_size, 4),
+        },
+        checks=(
+            Check(
+                name="codes_rebuild_masks",
+                passed=adaptive_iou >= config.min_iou,
+                reason=f"mean IoU of the coded masks is {adaptive_iou:.3f} at adaptive and {full_iou:.3f} at full "
+                f"length, at image resolution (at least {config.min_iou:g})",
+            ),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    run_from_command_line("mask_tokens")

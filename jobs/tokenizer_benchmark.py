@@ -1,0 +1,229 @@
+"""Measures the mask tokenizer on held-out masks: quality against length, adaptive against fixed lengths.
+
+`metrics.json` holds what the report shows, `samples.parquet` one row a mask. Two kinds of views: single
+objects on the whole image (as the language model sees them) and merged masks on crops (as in training);
+figures are means over all masks, at the tokenizer's mask resolution.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.stats import spearmanr
+
+from alto_models.tokenizer.config import TokenizerConfig
+from alto_models.tokenizer.evaluation import CROP, WHOLE, Scores, evaluate
+from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
+from alto_models.tokenizer.prefixes import oracle_length, spread_lengths
+from jobs.runner.command_line import run_from_command_line
+from jobs.runner.context import JobConfig, StageContext, StageReport
+from jobs.tokenizer_training.data import CropsConfig, TrainingBatches, read_held_out
+from jobs.tokenizer_training.pictures import save_lines, save_scatter, save_strips
+from jobs.tokenizer_training.report import beats_baselines, constant_baselines, fixed_iou_at
+
+METRICS_FILE = "metrics.json"
+SAMPLES_FILE = "samples.parquet"
+STRIPS = 12
+SHOWN_LENGTHS = 5
+
+
+class Config(JobConfig):
+    crops: CropsConfig = Field(description="how held-out crops and their masks are drawn")
+    images: int = Field(gt=0, description="of the held-out split, at most")
+    oracle_tolerance: float = Field(
+        ge=0, description="IoU a prefix may lack against the full length to count as enough"
+    )
+
+
+class LengthPoint(BaseModel):
+    """Every mask cut to `length` codes of log2(codebook size) bits each."""
+
+    model_config = ConfigDict(frozen=True)
+
+    length: int
+    bits: float
+    iou: float
+    boundary_iou: float
+
+
+class Oracle(BaseModel):
+    """The shortest prefix within `tolerance` of the full length's IoU, and how far the predictor is off.
+
+    regret, absolute_regret: mean of predicted - oracle length, and of its absolute value, in codes.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tolerance: float
+    iou: float
+    mean_length: float
+    regret: float
+    absolute_regret: float
+
+
+class Metrics(BaseModel):
+    """iou, boundary_iou, mean_length: at the predicted lengths.
+
+    fixed_iou: at the same mean length for all masks; adaptive_gain: iou - fixed_iou.
+    length_complexity: Spearman correlation of predicted length and contour length.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    masks: int
+    images: int
+    codebook_size: int
+    max_length: int
+    iou: float
+    boundary_iou: float
+    mean_length: float
+    iou_whole_image: float
+    iou_crop: float
+    full_iou: float
+    fixed_iou: float
+    adaptive_gain: float
+    length_complexity: float
+    codebook_usage: float
+    oracle: Oracle
+    baselines: dict[str, float]
+    by_length: list[LengthPoint]
+
+
+def run(config: Config, context: StageContext) -> StageReport:
+    model = load_tokenizer(context.inputs["tokenizer_stage1_5"])
+    views = read_held_out(config.crops, model.config, context, config.images)
+    lengths = range(1, model.config.max_length + 1)
+    with context.progress(len(views), "Evaluating held-out masks", "view") as bar:
+        scores = evaluate(model, views, lengths, advance=bar.update)
+    training = TrainingBatches(config.crops, model.config, context)
+    baselines = constant_baselines(training, model.config, views)
+    untrained = evaluate(_untrained(model.config, context.seed), views, [model.config.max_length])
+    baselines["untrained"] = untrained.mean_iou(length=model.config.max_length)
+    metrics = summarise(scores, model.config, config.oracle_tolerance, baselines)
+    (context.output / METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")
+    pq.write_table(_samples(scores), context.output / SAMPLES_FILE, compression="zstd")
+    _save_pictures(context.output / "pictures", scores, metrics)
+    shown = spread_lengths(model.config.max_length, SHOWN_LENGTHS).tolist()
+    save_strips(model, views[:STRIPS], shown, context.output / "pictures" / "samples.png")
+    return StageReport(figures=_figures(metrics), checks=(beats_baselines(metrics.iou, baselines),))
+
+
+def summarise(
+    scores: Scores, config: TokenizerConfig, tolerance: float, baselines: dict[str, float]
+) -> Metrics:
+    mean_length = _mean(scores.predicted)
+    fixed_iou = fixed_iou_at(scores, mean_length)
+    iou = scores.mean_iou()
+    return Metrics(
+        masks=len(scores.kinds),
+        images=len(set(scores.image_ids)),
+        codebook_size=config.codebook_size,
+        max_length=config.max_length,
+        iou=iou,
+        boundary_iou=_mean(scores.predicted_boundary_iou),
+        mean_length=mean_length,
+        iou_whole_image=scores.mean_iou(WHOLE),
+        iou_crop=scores.mean_iou(CROP),
+        full_iou=_mean(scores.iou[:, -1]),
+        fixed_iou=fixed_iou,
+        adaptive_gain=iou - fixed_iou,
+        length_complexity=rank_correlation(scores.predicted, scores.boundary_length),
+        codebook_usage=scores.codebook_usage(config.codebook_size),
+        oracle=_oracle(scores, tolerance),
+        baselines=baselines,
+        by_length=[
+            LengthPoint(
+                length=int(length),
+                bits=int(length) * math.log2(config.codebook_size),
+                iou=_mean(scores.iou[:, column]),
+                boundary_iou=_mean(scores.boundary_iou[:, column]),
+            )
+            for column, length in enumerate(scores.lengths)
+        ],
+    )
+
+
+def rank_correlation(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Spearman's correlation; 0 where one of them is constant."""
+    if len(np.unique(first)) == 1 or len(np.unique(second)) == 1:
+        return 0.0
+    return float(spearmanr(first, second).statistic)
+
+
+def _oracle(scores: Scores, tolerance: float) -> Oracle:
+    lengths = oracle_length(torch.from_numpy(scores.iou), tolerance).numpy()
+    off = scores.predicted - lengths
+    return Oracle(
+        tolerance=tolerance,
+        iou=_mean(np.take_along_axis(scores.iou, lengths[:, None] - 1, axis=1)),
+        mean_length=_mean(lengths),
+        regret=_mean(off),
+        absolute_regret=_mean(np.abs(off)),
+    )
+
+
+def _untrained(config: TokenizerConfig, seed: int) -> MaskTokenizer:
+    torch.manual_seed(seed)
+    return MaskTokenizer(config).eval()
+
+
+def _samples(scores: Scores) -> pa.Table:
+    return pa.table(
+        {
+            "image_id": scores.image_ids,
+            "view": scores.kinds,
+            "area": scores.area,
+            "boundary_length": scores.boundary_length,
+            "codes": list(scores.codes.astype(np.int32)),
+            "length": scores.predicted,
+            "iou": scores.predicted_iou,
+            "boundary_iou": scores.predicted_boundary_iou,
+            "iou_by_length": list(scores.iou),
+            "boundary_iou_by_length": list(scores.boundary_iou),
+        }
+    )
+
+
+def _save_pictures(folder: Path, scores: Scores, metrics: Metrics) -> None:
+    folder.mkdir()
+    bits = [point.bits for point in metrics.by_length]
+    lines = {
+        "IoU, fixed length": (bits, [point.iou for point in metrics.by_length]),
+        "boundary IoU, fixed length": (bits, [point.boundary_iou for point in metrics.by_length]),
+    }
+    bits_a_code = bits[0]
+    points = {
+        "IoU, adaptive": (metrics.mean_length * bits_a_code, metrics.iou),
+        "boundary IoU, adaptive": (metrics.mean_length * bits_a_code, metrics.boundary_iou),
+        "IoU, oracle": (metrics.oracle.mean_length * bits_a_code, metrics.oracle.iou),
+    }
+    save_lines(folder / "quality_by_bits.png", "bits a mask", "IoU", lines, points)
+    save_scatter(
+        folder / "length_by_complexity.png",
+        "contour length in mask pixels",
+        "predicted length in codes",
+        scores.boundary_length,
+        scores.predicted,
+    )
+
+
+def _figures(metrics: Metrics) -> dict[str, float | int | str]:
+    names = ["iou", "boundary_iou", "mean_length", "iou_whole_image", "iou_crop", "full_iou", "fixed_iou"]
+    names += ["adaptive_gain", "length_complexity", "codebook_usage"]
+    figures: dict[str, float | int | str] = {name: round(getattr(metrics, name), 4) for name in names}
+    figures["oracle_regret"] = round(metrics.oracle.regret, 4)
+    figures |= {f"{name}_iou": round(iou, 4) for name, iou in metrics.baselines.items()}
+    return figures | {"masks": metrics.masks}
+
+
+def _mean(values: NDArray[np.number]) -> float:
+    return float(values.mean(dtype=np.float64))
+
+
+if __name__ == "__main__":
+    run_from_command_line("tokenizer_benchmark")

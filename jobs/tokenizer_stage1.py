@@ -1,0 +1,121 @@
+"""Trains the mask tokenizer at random kept lengths (stage 1): all of it but the length predictor.
+
+Result: a checkpoint folder. Its length predictor is as initialised; stage 1.5 trains it.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from alto_models.checkpoint import load_strictly, load_tensors, save_checkpoint
+from alto_models.tokenizer.config import TokenizerConfig
+from alto_models.tokenizer.evaluation import View, evaluate
+from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.tokenizer.optimizer import build_optimizer
+from alto_models.tokenizer.prefixes import spread_lengths
+from alto_models.tokenizer.stage1 import Stage1, Stage1Settings
+from alto_models.training.loop import StepResult, Training
+from alto_models.training.schedule import LearningRate
+from jobs.runner.command_line import run_from_command_line
+from jobs.runner.context import JobConfig, StageContext, StageReport
+from jobs.tokenizer_training.data import CropsConfig, TrainingBatches, read_held_out
+from jobs.tokenizer_training.pictures import save_curves, save_strips
+from jobs.tokenizer_training.report import (
+    HealthLimits,
+    beats_baselines,
+    constant_baselines,
+    quality_figures,
+    training_health,
+)
+
+CURVES = ("loss", "dice", "bce", "quantizer", "codebook_usage", "gradient_norm")
+SHOWN_LENGTHS = 5
+STRIPS = 8
+
+
+class Config(JobConfig):
+    """Lengths of training are in steps of `crops.crops_per_step` * `crops.masks_per_crop` masks."""
+
+    tokenizer: TokenizerConfig = Field(description="sizes of the network")
+    initial_weights: Literal["none", "base"] = Field(description="base: start from base_weights/tokenizer")
+    crops: CropsConfig = Field(description="how crops and their masks are drawn")
+    steps: int = Field(gt=0)
+    learning_rate: LearningRate
+    weight_decay: float = Field(ge=0)
+    objective: Stage1Settings = Field(description="phases and weights of the losses")
+    save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
+    evaluated_images: int = Field(gt=0, description="of the held-out split, at most")
+    health: HealthLimits
+
+
+def run(config: Config, context: StageContext) -> StageReport:
+    torch.manual_seed(context.seed)
+    batches = TrainingBatches(config.crops, config.tokenizer, context)
+    views = read_held_out(config.crops, config.tokenizer, context, config.evaluated_images)
+    lengths = spread_lengths(config.tokenizer.max_length, SHOWN_LENGTHS).tolist()
+    model = start(config, context)
+    untrained = evaluate(model.eval(), views, lengths).mean_iou(length=lengths[-1])
+
+    train(config, context, model.train(), batches)
+
+    scores = evaluate(model.eval(), views, lengths)
+    save_checkpoint(context.output, config.tokenizer, model.state_dict())
+    _save_pictures(context, model, views, lengths)
+    figures = quality_figures(scores, config.tokenizer.codebook_size)
+    baselines = constant_baselines(batches, config.tokenizer, views) | {"starting_point": untrained}
+    return StageReport(
+        figures={**figures, "steps": config.steps, "masks_evaluated": len(scores.kinds)},
+        checks=(
+            training_health(context.metric_log, "dice", float(figures["codebook_usage"]), config.health),
+            beats_baselines(float(figures["iou"]), baselines),
+        ),
+    )
+
+
+def start(config: Config, context: StageContext) -> MaskTokenizer:
+    """A new network, or the one in `base_weights/tokenizer`, which must have the same sizes."""
+    model = MaskTokenizer(config.tokenizer)
+    if config.initial_weights == "base":
+        folder = context.inputs["base_weights"] / "tokenizer"
+        load_strictly(model, load_tensors(folder), str(folder))
+    return model
+
+
+def train(config: Config, context: StageContext, model: MaskTokenizer, batches: TrainingBatches) -> None:
+    """Train `model` in place, from the last checkpoint in `context.work` on."""
+    stage = Stage1(model, config.objective, config.steps, context.seed)
+
+    def forward(step: int) -> StepResult:
+        if step == stage.quantizer_starts_at():
+            ahead = range(step, step + config.objective.codebook_batches)
+            stage.fit_codebook([batches.at(later) for later in ahead])
+        return stage.forward(step, next(upcoming))
+
+    training = Training(
+        model=model,
+        optimizer=build_optimizer(model, config.weight_decay),
+        learning_rate=config.learning_rate,
+        total_steps=config.steps,
+        forward=forward,
+        folder=context.work,
+        save_every=config.save_every,
+        log=lambda step, figures: context.log_metrics(step, **figures),
+    )
+    first = training.restore()
+    upcoming = batches.steps(first, config.steps)
+    with context.progress(config.steps, "Training stage 1", "step", initial=first) as bar:
+        training.run(first, bar)
+
+
+def _save_pictures(
+    context: StageContext, model: MaskTokenizer, views: list[View], lengths: list[int]
+) -> None:
+    folder = context.output / "pictures"
+    folder.mkdir()
+    save_curves(context.metric_log.read(), CURVES, folder / "curves.png")
+    save_strips(model, views[:STRIPS], lengths, folder / "samples.png")
+
+
+if __name__ == "__main__":
+    run_from_command_line("tokenizer_stage1")

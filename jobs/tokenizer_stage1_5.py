@@ -1,0 +1,115 @@
+"""Trains the length predictor of the mask tokenizer (stage 1.5); the rest of the network is frozen."""
+
+import torch
+from pydantic import Field
+
+from alto_models.checkpoint import save_checkpoint
+from alto_models.tokenizer.evaluation import Scores, View, evaluate
+from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
+from alto_models.tokenizer.optimizer import build_optimizer
+from alto_models.tokenizer.prefixes import spread_lengths
+from alto_models.tokenizer.stage1_5 import PredictorSettings, PredictorTraining
+from alto_models.training.loop import StepResult, Training
+from alto_models.training.schedule import LearningRate
+from jobs.runner.command_line import run_from_command_line
+from jobs.runner.context import Check, JobConfig, StageContext, StageReport
+from jobs.tokenizer_training.data import CropsConfig, TrainingBatches, read_held_out
+from jobs.tokenizer_training.pictures import save_curves, save_strips
+from jobs.tokenizer_training.report import (
+    HealthLimits,
+    adaptive_figures,
+    beats_baselines,
+    constant_baselines,
+    quality_figures,
+    training_health,
+)
+
+CURVES = ("loss", "quality_loss", "expected_length", "gradient_norm")
+SHOWN_LENGTHS = 6
+STRIPS = 8
+
+
+class Config(JobConfig):
+    """Lengths of training are in steps of `crops.crops_per_step` * `crops.masks_per_crop` masks."""
+
+    crops: CropsConfig = Field(description="how crops and their masks are drawn")
+    steps: int = Field(gt=0)
+    learning_rate: LearningRate
+    objective: PredictorSettings = Field(description="what the predictor is trained for")
+    save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
+    evaluated_images: int = Field(gt=0, description="of the held-out split, at most")
+    health: HealthLimits
+
+
+def run(config: Config, context: StageContext) -> StageReport:
+    torch.manual_seed(context.seed)
+    model = load_tokenizer(context.inputs["tokenizer_stage1"])
+    batches = TrainingBatches(config.crops, model.config, context)
+    views = read_held_out(config.crops, model.config, context, config.evaluated_images)
+    lengths = spread_lengths(model.config.max_length, SHOWN_LENGTHS).tolist()
+
+    train(config, context, model.train(), batches)
+
+    scores = evaluate(model.eval(), views, lengths)
+    save_checkpoint(context.output, model.config, model.state_dict())
+    _save_pictures(context, model, views, lengths)
+    figures = quality_figures(scores, model.config.codebook_size)
+    full_iou = figures.pop("iou")
+    adaptive = adaptive_figures(scores)
+    usage = float(figures["codebook_usage"])
+    return StageReport(
+        figures={"iou": adaptive["adaptive_iou"], **adaptive, "full_length_iou": full_iou, **figures}
+        | {"steps": config.steps, "masks_evaluated": len(scores.kinds)},
+        checks=(
+            training_health(context.metric_log, "loss", usage, config.health),
+            beats_baselines(scores.mean_iou(), constant_baselines(batches, model.config, views)),
+            lengths_adapt(scores),
+        ),
+    )
+
+
+def train(config: Config, context: StageContext, model: MaskTokenizer, batches: TrainingBatches) -> None:
+    """Train the length predictor in place, from the last checkpoint in `context.work` on."""
+    stage = PredictorTraining(model, config.objective)
+
+    def forward(step: int) -> StepResult:
+        return stage.forward(next(upcoming))
+
+    training = Training(
+        model=model,
+        optimizer=build_optimizer(model, weight_decay=0.0),
+        learning_rate=config.learning_rate,
+        total_steps=config.steps,
+        forward=forward,
+        folder=context.work,
+        save_every=config.save_every,
+        log=lambda step, figures: context.log_metrics(step, **figures),
+    )
+    first = training.restore()
+    upcoming = batches.steps(first, config.steps)
+    with context.progress(config.steps, "Training stage 1.5", "step", initial=first) as bar:
+        training.run(first, bar)
+
+
+def lengths_adapt(scores: Scores) -> Check:
+    """Masks of one and the same length would mean that nothing was learned about lengths."""
+    different = len(set(scores.predicted.tolist()))
+    shortest, longest = int(scores.predicted.min()), int(scores.predicted.max())
+    return Check(
+        name="lengths_adapt",
+        passed=different > 1,
+        reason=f"{different} different lengths predicted for held-out masks, {shortest} to {longest}",
+    )
+
+
+def _save_pictures(
+    context: StageContext, model: MaskTokenizer, views: list[View], lengths: list[int]
+) -> None:
+    folder = context.output / "pictures"
+    folder.mkdir()
+    save_curves(context.metric_log.read(), CURVES, folder / "curves.png")
+    save_strips(model, views[:STRIPS], lengths, folder / "samples.png")
+
+
+if __name__ == "__main__":
+    run_from_command_line("tokenizer_stage1_5")

@@ -1,0 +1,1 @@
+"""What the jobs that train, evaluate and use the mask tokenizer share."""
