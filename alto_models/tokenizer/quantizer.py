@@ -78,16 +78,15 @@ class VectorQuantizer(nn.Module):
         return (self.usage >= DEAD_BELOW).float().mean()
 
     @torch.no_grad()
-    def revive_dead_codes(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+    def revive_dead_codes(self, latents: Tensor, generator: torch.Generator) -> None:
         """Move entries that are hardly used onto random latents of the batch.
 
-        latents (N, D) unit vectors. Returns the number of entries moved, () int64.
+        latents (N, D) unit vectors; at most N entries move.
         """
         dead = (self.usage < DEAD_BELOW).nonzero().flatten()[: latents.shape[0]]
         chosen = latents[_sample(latents.shape[0], dead.numel(), generator)]
         self.codebook[dead] = chosen.to(self.codebook.dtype)
         self.usage[dead] = 1.0
-        return torch.tensor(dead.numel())
 
 
 def nearest_codes(latents: Tensor, entries: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ shares of its steps, because each ability is learned faster with the former in h
 must carry the mask), images, quantised codes, and shortened codes.
 """
 
+from functools import partial
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -83,8 +85,16 @@ class Stage1:
         figures = {"bce": bce, "dice": dice}
         if quantized:
             loss = loss + settings.quantizer_weight * encoding.quantizer_loss
-            figures |= {"quantizer": encoding.quantizer_loss} | self._tend_codebook(step, encoding)
-        return StepResult(loss=loss, samples=batch.ids, figures=figures)
+            figures |= {
+                "quantizer": encoding.quantizer_loss,
+                "codebook_usage": model.quantizer.used_share(),
+            }
+        return StepResult(
+            loss=loss,
+            samples=batch.ids,
+            figures=figures,
+            after_update=partial(self._tend_codebook, step, encoding) if quantized else lambda: None,
+        )
 
     def _image_embedding(self, images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
         count = len(images)
@@ -100,15 +110,12 @@ class Stage1:
             return torch.full((count,), longest)
         return draw_lengths(count, longest, self.settings.full_length_share, generator)
 
-    def _tend_codebook(self, step: int, encoding: Encoding) -> dict[str, Tensor]:
+    def _tend_codebook(self, step: int, encoding: Encoding) -> None:
         quantizer, settings = self.model.quantizer, self.settings
         quantizer.track_usage(encoding.codes)
-        figures = {"codebook_usage": quantizer.used_share()}
         if step % settings.revive_every == 0 and step < settings.revive_until * self.total_steps:
             latents = encoding.latents.detach().flatten(0, 1)
-            revived = quantizer.revive_dead_codes(latents, self._generator(step, stream=1))
-            figures["revived_codes"] = revived.float()
-        return figures
+            quantizer.revive_dead_codes(latents, self._generator(step, stream=1))
 
     def _generator(self, step: int, stream: int) -> torch.Generator:
         # Steps of one run never share a seed; the factor keeps runs of nearby seeds apart.

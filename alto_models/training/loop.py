@@ -25,11 +25,13 @@ class StepResult:
     loss: scalar to minimise.
     samples: ids of the batch's samples, for the error message when the loss is not finite.
     figures: scalars to log; kept as tensors, so that nothing waits for the device between log points.
+    after_update: called once the optimizer has moved, for what may not change before the backward pass.
     """
 
     loss: Tensor
     samples: Sequence[str]
     figures: Mapping[str, Tensor] = field(default_factory=dict)
+    after_update: Callable[[], None] = lambda: None
 
 
 class ProgressBar(Protocol):
@@ -97,6 +99,7 @@ class Training:
         result.loss.backward()
         norm = nn.utils.clip_grad_norm_(self._parameters(), self.max_norm)
         self.optimizer.step()
+        result.after_update()
         figures = {name: value.detach() for name, value in result.figures.items()}
         return {"loss": result.loss.detach(), "gradient_norm": norm, **figures}
 
