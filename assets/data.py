@@ -2,10 +2,17 @@
 
 from assets.stage_asset import StageAsset, StageCheck
 
-CONTRACT = StageCheck(
-    name="contract",
-    description="Accepted rows meet every rule of the data contract, and the quarantined share is within its limit.",
-    blocking=True,
+CONTRACT = (
+    StageCheck(
+        name="contract",
+        description="The share of rows that break the data contract, and were quarantined, is within its limit.",
+        blocking=True,
+    ),
+    StageCheck(
+        name="expectations",
+        description="The accepted rows meet the Great Expectations suite of the same contract (see the Data Docs).",
+        blocking=True,
+    ),
 )
 
 ASSETS = (
@@ -26,7 +33,7 @@ ASSETS = (
         group="sa1b",
         description="SA-1B masks as sharded Parquet, every row accepted by the contract or quarantined with a reason.",
         kinds=frozenset({"parquet", "arrow"}),
-        checks=(CONTRACT,),
+        checks=CONTRACT,
     ),
     StageAsset(
         stage="acquire_referring",
@@ -39,7 +46,7 @@ ASSETS = (
         group="referring",
         description="Referring records as Parquet: image, expressions, target instances and their union.",
         kinds=frozenset({"parquet", "arrow"}),
-        checks=(CONTRACT,),
+        checks=CONTRACT,
     ),
     StageAsset(
         stage="acquire_benchmark",
@@ -52,6 +59,6 @@ ASSETS = (
         group="benchmarks",
         description="Evaluation records as Parquet, in the schema of the referring training data.",
         kinds=frozenset({"parquet", "arrow"}),
-        checks=(CONTRACT,),
+        checks=CONTRACT,
     ),
 )

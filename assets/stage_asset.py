@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,18 +128,31 @@ def result_metadata(
         metadata[f"picture: {picture.stem}"] = dg.MetadataValue.md(inline_picture(picture))
     metadata["output"] = dg.MetadataValue.path(str(folder))
     for page in sorted(folder.glob("*.html")):
-        metadata[page.stem] = dg.MetadataValue.url(page.as_uri())
+        metadata[page.stem] = page_link(lineage.root, page)
     if recorded is not None:
         metadata["how"] = recorded.how
     last_run = read_last_run(lineage.root, address)
     if last_run is not None:
         metadata["seconds"] = last_run.seconds
         if last_run.mlflow_run_id:
-            metadata["mlflow run"] = last_run.mlflow_run_id
+            metadata["mlflow run"] = dg.MetadataValue.url(
+                f"{mlflow_pages()}/#/experiments/{last_run.mlflow_experiment_id}/runs/{last_run.mlflow_run_id}"
+            )
         docs = lineage.root / ".work" / address.folder_name / "last_run" / "data_docs" / "index.html"
         if docs.exists():
-            metadata["data docs"] = dg.MetadataValue.url(docs.as_uri())
+            metadata["data docs"] = page_link(lineage.root, docs)
     return metadata
+
+
+def page_link(root: Path, page: Path) -> dg.UrlMetadataValue:
+    """Where `make ui` serves a page (orchestration/page_server.py)."""
+    base = os.environ.get("ALTO_PAGES_URL", "http://127.0.0.1:3001")
+    return dg.MetadataValue.url(f"{base}/{page.relative_to(root).as_posix()}")
+
+
+def mlflow_pages() -> str:
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return uri if uri.startswith("http") else os.environ.get("ALTO_MLFLOW_URL", "http://127.0.0.1:5000")
 
 
 def inline_picture(path: Path) -> str:

@@ -72,11 +72,12 @@ def results() -> None:
 def ui(
     dagster_port: Annotated[int, typer.Option(help="Port of the Dagster pages.")] = 3000,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow pages.")] = 5000,
+    pages_port: Annotated[int, typer.Option(help="Port of reports and Data Docs.")] = 3001,
 ) -> None:
     """Start Dagster and MLflow on loopback, up to date with what `dvc repro` has done."""
     from orchestration.local_services import serve
 
-    serve(enter_project(), dagster_port, mlflow_port)
+    serve(enter_project(), dagster_port, mlflow_port, pages_port)
 
 
 def enter_project() -> Path:

@@ -46,32 +46,35 @@ def bring_up_to_date(root: Path) -> None:
         print(f"MLflow: {version.model} version {version.version} ({version.how})")
 
 
-def serve(root: Path, dagster_port: int, mlflow_port: int) -> None:
-    """Run both services in the foreground until interrupted. Raises InputError where a port is taken."""
-    for name, port in (("Dagster", dagster_port), ("MLflow", mlflow_port)):
+def serve(root: Path, dagster_port: int, mlflow_port: int, pages_port: int) -> None:
+    """Run the services in the foreground until interrupted. Raises InputError where a port is taken."""
+    for name, port in {"dagster": dagster_port, "mlflow": mlflow_port, "pages": pages_port}.items():
         if is_open(port):
-            raise InputError(f"port {port} for {name} is in use: choose another with --{name.lower()}-port")
+            raise InputError(f"port {port} is in use: choose another with --{name}-port")
     use_project_store(root)
+    dagster, mlflow, pages = (f"http://127.0.0.1:{port}" for port in (dagster_port, mlflow_port, pages_port))
+    os.environ["ALTO_MLFLOW_URL"], os.environ["ALTO_PAGES_URL"] = mlflow, pages
     bring_up_to_date(root)
     services = {
-        f"http://127.0.0.1:{mlflow_port}": start_mlflow(root, mlflow_port),
-        f"http://127.0.0.1:{dagster_port}": start_dagster(dagster_port),
+        mlflow: start_mlflow(root, mlflow_port),
+        pages: start_pages(pages_port),
+        dagster: start_dagster(dagster_port),
     }
     try:
         wait_until_ready(services)
-        print(
-            f"\nDagster  http://127.0.0.1:{dagster_port}\nMLflow   http://127.0.0.1:{mlflow_port}\n",
-            flush=True,
-        )
+        print(f"\nDagster  {dagster}\nMLflow   {mlflow}\n", flush=True)
         while all(process.poll() is None for process in services.values()):
             time.sleep(1.0)
-        raise InputError(
-            f"a service has ended: see {root / '.work' / 'mlflow' / 'server.log'} and the lines above"
-        )
+        raise InputError("a service has ended: see .work/mlflow/server.log and the lines above")
     except KeyboardInterrupt:
         print("stopping")
     finally:
         stop(list(services.values()))
+
+
+def start_pages(port: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "orchestration.page_server", str(port)]
+    return subprocess.Popen(command, start_new_session=True)
 
 
 def start_mlflow(root: Path, port: int) -> subprocess.Popen[bytes]:
@@ -121,6 +124,8 @@ def answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=5) as response:
             return response.status == 200
+    except urllib.error.HTTPError:  # it answers, if only with "no such page"
+        return True
     except (urllib.error.URLError, OSError):
         return False
 

@@ -11,7 +11,7 @@ from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.ledger import Ledger, Recorded
 from jobs.runner.stage_lock import StageLock
-from jobs.runner.tracking import git_commit
+from jobs.runner.tracking import git_commit, read_run
 
 Launch = Callable[[JobSpec, StageLock], None]
 
@@ -23,6 +23,7 @@ class LastRun:
     fingerprint: str
     data_version: str
     git_commit: str
+    mlflow_experiment_id: str | None
     mlflow_run_id: str | None
     seconds: float
     finished_at: float  # seconds since the epoch
@@ -69,12 +70,13 @@ def keep_telemetry(root: Path, spec: JobSpec, data_version: str, seconds: float)
     for name in ("metrics.jsonl", "data_docs"):
         if (spec.state / name).exists():
             (spec.state / name).rename(folder / name)
-    run_id = spec.work / "mlflow_run_id"
+    mlflow_run = read_run(spec.work)
     last_run = LastRun(
         fingerprint=spec.fingerprint,
         data_version=data_version,
         git_commit=git_commit(root),
-        mlflow_run_id=run_id.read_text() if run_id.exists() else None,
+        mlflow_experiment_id=mlflow_run.experiment_id if mlflow_run else None,
+        mlflow_run_id=mlflow_run.run_id if mlflow_run else None,
         seconds=seconds,
         finished_at=time.time(),
     )

@@ -1,5 +1,6 @@
 """MLflow records of training and evaluation runs. MLflow being away never stops a job: it warns and goes on."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jobs.runner.context import StageReport
 from jobs.runner.job_spec import JobSpec
@@ -16,7 +17,13 @@ from jobs.runner.metric_log import MetricPoint
 
 TRACKED_STAGES = frozenset(MODEL_STAGES + REPORT_STAGES) - {"base_weights"}
 SECONDS_BETWEEN_FLUSHES = 5.0
+RUN_FILE = "mlflow_run.json"
 METRICS_PER_REQUEST = 1000  # the limit of MLflow's log-batch request
+
+
+class MlflowRun(NamedTuple):
+    experiment_id: str
+    run_id: str
 
 
 class Tracker(Protocol):
@@ -30,6 +37,12 @@ class NoTracker:
 
     def log_result(self, report: StageReport, output: Path) -> None:
         pass
+
+
+def read_run(work: Path) -> MlflowRun | None:
+    """The MLflow run that a job started from this work folder logs to."""
+    path = work / RUN_FILE
+    return MlflowRun(**json.loads(path.read_text())) if path.exists() else None
 
 
 def use_project_store(root: Path) -> None:
@@ -81,11 +94,9 @@ class MlflowTracker:
         self._thread.start()
 
     def _find_or_create_run(self, spec: JobSpec, root: Path) -> str:
-        id_file = spec.work / "mlflow_run_id"
-        if id_file.exists():
-            run_id = id_file.read_text()
-            self._client.update_run(run_id, status="RUNNING")
-            return run_id
+        if (known := read_run(spec.work)) is not None:
+            self._client.update_run(known.run_id, status="RUNNING")
+            return known.run_id
         run = self._client.create_run(
             find_or_create_experiment(self._client, spec.profile, root),
             run_name=str(spec.address),
@@ -93,7 +104,8 @@ class MlflowTracker:
         )
         for name, value in flatten(spec.parameters).items():
             self._client.log_param(run.info.run_id, name, value)
-        id_file.write_text(run.info.run_id)
+        path = spec.work / RUN_FILE
+        path.write_text(json.dumps(MlflowRun(run.info.experiment_id, run.info.run_id)._asdict()))
         return run.info.run_id
 
     def log_point(self, point: MetricPoint) -> None:

@@ -1,0 +1,37 @@
+"""Serves report pages and Data Docs on loopback, so that they open from Dagster.
+
+`python -m orchestration.page_server PORT`
+"""
+
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from jobs.runner.layout import project_root
+
+
+class PageHandler(SimpleHTTPRequestHandler):
+    """Files below `reports/` and `data_docs` folders, nothing else of the project."""
+
+    def translate_path(self, path: str) -> str:
+        target = Path(super().translate_path(path)).resolve()
+        root = Path(self.directory).resolve()
+        parts = target.relative_to(root).parts if target.is_relative_to(root) else ()
+        allowed = parts[:1] == ("reports",) or (parts[:1] == (".work",) and "data_docs" in parts)
+        return str(target) if allowed else str(root / "no such page")
+
+    def list_directory(self, path: object) -> None:
+        self.send_error(404, "No listing")
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def main() -> None:
+    handler = partial(PageHandler, directory=str(project_root()))
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

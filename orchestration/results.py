@@ -1,0 +1,39 @@
+"""The table that `make demo` ends with."""
+
+import json
+from pathlib import Path
+
+from data_contracts.errors import InputError
+from jobs.runner.layout import StageAddress, output_folder
+from jobs.runner.lineage import read_lineage
+from jobs.runner.run import read_last_run
+
+
+def print_results(root: Path) -> None:
+    """Print the report's figures, what each stage took, and where to look. Raises InputError before a first report."""
+    lineage = read_lineage(root)
+    folder = root / output_folder(lineage.profile, StageAddress("benchmark_report"))
+    if not (folder / "summary.json").exists():
+        raise InputError(f"no report in {folder.relative_to(root)}: run `dvc repro` first")
+    summary = json.loads((folder / "summary.json").read_text())
+    print(f"\nResults, profile {lineage.profile}\n")
+    print_figures(summary)
+    print_times(root, list(lineage.addresses))
+    print("\nWhere to look")
+    print(f"  report    {folder.relative_to(root) / 'report.html'}")
+    print("  pages     make ui")
+    print("  quality   the levels that matter are set for profile long (README.md)\n")
+
+
+def print_figures(summary: dict[str, float | int | str | None]) -> None:
+    width = max(map(len, summary))
+    for name, value in summary.items():
+        shown = f"{value:.3f}" if isinstance(value, float) else str(value)
+        print(f"  {name:{width}}  {shown:>10}")
+
+
+def print_times(root: Path, addresses: list[StageAddress]) -> None:
+    runs = [(address, run) for address in addresses if (run := read_last_run(root, address)) is not None]
+    print(f"\nTime: {sum(run.seconds for _, run in runs) / 60:.1f} minutes in jobs, the longest of them")
+    for address, run in sorted(runs, key=lambda pair: -pair[1].seconds)[:6]:
+        print(f"  {address!s:24}  {run.seconds:6.0f} s")

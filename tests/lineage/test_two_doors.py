@@ -1,0 +1,116 @@
+"""The smoke lineage, end to end through both doors: one state, the same versions."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.runner.toy_project import assert_cache_is_sound
+from tests.lineage.project import (
+    copy_repository,
+    data_versions,
+    materialize_everything,
+    plan,
+    repro,
+    run,
+    set_parameter,
+)
+
+pytestmark = [pytest.mark.lineage, pytest.mark.xdist_group("lineage")]
+
+
+@pytest.fixture(scope="module")
+def built_by_dvc_and_by_dagster(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two clean copies, one built by `dvc repro` alone, one by Dagster alone."""
+    folder = tmp_path_factory.mktemp("lineage")
+    by_dvc, by_dagster = copy_repository(folder / "by_dvc"), copy_repository(folder / "by_dagster")
+    failures: list[BaseException] = []
+
+    def build(function, root: Path) -> None:
+        try:
+            function(root)
+        except BaseException as error:
+            failures.append(error)
+
+    builds = [
+        threading.Thread(target=build, args=(repro, by_dvc)),
+        threading.Thread(target=build, args=(materialize_everything, by_dagster)),
+    ]
+    for thread in builds:
+        thread.start()
+    for thread in builds:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return by_dvc, by_dagster
+
+
+@pytest.fixture(scope="module")
+def by_dvc(built_by_dvc_and_by_dagster: tuple[Path, Path]) -> Path:
+    return built_by_dvc_and_by_dagster[0]
+
+
+@pytest.fixture(scope="module")
+def by_dagster(built_by_dvc_and_by_dagster: tuple[Path, Path]) -> Path:
+    return built_by_dvc_and_by_dagster[1]
+
+
+def dagster_state(root: Path) -> dict[str, list[str]]:
+    """Address -> [data version, stale status], asked of Dagster in a fresh process."""
+    return json.loads(run(root, "-m", "tests.lineage.dagster_state").stdout.splitlines()[-1])
+
+
+def test_two_clean_builds_have_equal_data_versions(by_dvc: Path, by_dagster: Path) -> None:
+    assert data_versions(by_dvc) == data_versions(by_dagster)
+    assert len(data_versions(by_dvc)) == len(plan(by_dvc))
+
+
+def test_after_dagster_dvc_repro_runs_nothing(by_dagster: Path) -> None:
+    assert "up to date" in run(by_dagster, "-m", "dvc", "status").stdout
+    assert repro(by_dagster) == []
+    assert_cache_is_sound(by_dagster)
+
+
+def test_after_dagster_every_asset_is_fresh(by_dagster: Path) -> None:
+    versions = data_versions(by_dagster)
+    assert dagster_state(by_dagster) == {address: [version, "FRESH"] for address, version in versions.items()}
+
+
+def test_after_dvc_repro_dagster_shows_the_same_without_running(by_dvc: Path) -> None:
+    run(by_dvc, "-m", "orchestration.cli", "sync")
+    versions = data_versions(by_dvc)
+    assert dagster_state(by_dvc) == {address: [version, "FRESH"] for address, version in versions.items()}
+    assert set(plan(by_dvc).values()) == {"no"}
+    again = run(by_dvc, "-m", "orchestration.cli", "sync").stdout
+    assert "0 materializations reported" in again
+
+
+def test_models_are_registered_once_as_challenger(by_dvc: Path) -> None:
+    run(by_dvc, "-m", "orchestration.cli", "sync")
+    again = run(by_dvc, "-m", "orchestration.cli", "sync").stdout
+    assert "alto-tokenizer version 1 (already registered)" in again
+    assert "altollm version 1 (already registered)" in again
+
+
+def test_changed_grpo_parameter_makes_exactly_grpo_stale_in_both_doors(by_dvc: Path) -> None:
+    run(by_dvc, "-m", "orchestration.cli", "sync")
+    before = data_versions(by_dvc)
+    set_parameter(by_dvc, "altollm_grpo", "length_weight", 0.5)
+    expected = dict.fromkeys(before, "no") | {
+        "altollm_grpo": "runs",
+        "benchmark@scenes": "if",
+        "benchmark_report": "if",
+    }
+    assert plan(by_dvc) == expected
+    run(by_dvc, "-m", "orchestration.cli", "sync")
+    stale = {address for address, (_, status) in dagster_state(by_dvc).items() if status == "STALE"}
+    assert stale == {"altollm_grpo"}
+
+    ran = repro(by_dvc)
+    after = data_versions(by_dvc)
+    assert ran[0] == "altollm_grpo"
+    changed = {address for address in before if before[address] != after[address]}
+    followers = ["benchmark@scenes"] if "altollm_grpo" in changed else []
+    followers += ["benchmark_report"] if "benchmark@scenes" in changed else []
+    assert ran[1:] == followers

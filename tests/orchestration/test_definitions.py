@@ -1,0 +1,97 @@
+"""What Dagster shows follows from `dvc.yaml`."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from jobs.runner.lineage import read_lineage
+from orchestration.definitions import STAGE_ASSETS, build_definitions
+from orchestration.jobs import PHASES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# docs/architecture.md and the design: stage -> what it reads.
+READS = {
+    "base_weights": set(),
+    "acquire_sa1b": set(),
+    "prepare_sa1b": {"acquire_sa1b"},
+    "acquire_referring": set(),
+    "prepare_referring": {"acquire_referring"},
+    "acquire_benchmark": set(),
+    "prepare_benchmark": {"acquire_benchmark"},
+    "tokenizer_stage1": {"prepare_sa1b", "base_weights"},
+    "tokenizer_stage1_5": {"prepare_sa1b", "tokenizer_stage1"},
+    "tokenizer_benchmark": {"prepare_sa1b", "tokenizer_stage1_5"},
+    "mask_tokens": {"prepare_referring", "tokenizer_stage1_5"},
+    "altollm_sft": {"prepare_referring", "mask_tokens", "tokenizer_stage1_5", "base_weights"},
+    "altollm_grpo": {"prepare_referring", "altollm_sft", "tokenizer_stage1_5"},
+    "benchmark": {"prepare_benchmark", "altollm_sft", "altollm_grpo", "tokenizer_stage1_5"},
+    "benchmark_report": {"benchmark", "tokenizer_benchmark"},
+    "registration": {"tokenizer_stage1_5", "altollm_grpo"},
+}
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return build_definitions(ROOT)
+
+
+def test_assets_and_dependencies_are_those_of_the_design(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    shown = {
+        key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
+    }
+    assert shown == READS
+
+
+def test_partitions_are_those_of_partitions_yaml(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    lineage = read_lineage(ROOT)
+    for stage in lineage.stages:
+        partitions = graph.get(dg.AssetKey(stage.name)).partitions_def
+        assert (partitions is not None) == bool(stage.partition_set), stage.name
+        if isinstance(partitions, dg.StaticPartitionsDefinition):
+            assert tuple(partitions.get_partition_keys()) == stage.partitions
+
+
+def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description, key
+        assert node.group_name != "default", key
+        assert node.owners, key
+        assert node.kinds, key
+
+
+def test_training_stages_share_the_gpu_pool(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    for asset in STAGE_ASSETS:
+        assert (graph.get(dg.AssetKey(asset.stage)).pools == {"gpu"}) == asset.needs_gpu, asset.stage
+
+
+def test_every_asset_is_in_exactly_one_phase_job(definitions: dg.Definitions) -> None:
+    in_jobs = [stage for stages in PHASES.values() for stage in stages]
+    assert sorted(in_jobs) == sorted(READS)
+    for name in [*PHASES, "retraining"]:
+        assert definitions.resolve_job_def(name).name == name
+
+
+def test_code_version_follows_parameters(definitions: dg.Definitions, tmp_path: Path) -> None:
+    from jobs.runner.lineage import code_version
+
+    lineage = read_lineage(ROOT)
+    for name in ("dvc.yaml", "partitions.yaml", "params.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    for folder in ("jobs", "alto_models", "data_contracts"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    before = {stage.name: code_version(tmp_path, stage) for stage in lineage.stages}
+    import yaml
+
+    parameters = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    parameters["altollm_grpo"]["steps"] += 1
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters))
+    after = {stage.name: code_version(tmp_path, stage) for stage in lineage.stages}
+    assert {name for name in before if before[name] != after[name]} == {"altollm_grpo"}
