@@ -60,10 +60,12 @@ def decode(rle: Rle) -> BinaryMask:
 
 def union(rles: Sequence[Rle]) -> Rle:
     """The pixels of any of the (valid, equally large, at least one) masks."""
-    if len(rles) == 1:
-        return rles[0]
-    counts = coco.merge([_as_coco(rle) for rle in rles])["counts"]
-    return Rle(rles[0].height, rles[0].width, counts.decode("ascii"))
+    parts = [_intervals(parse_counts(rle.counts)) for rle in rles]
+    first, stop = (np.concatenate(edges) for edges in zip(*parts, strict=True))
+    order = np.argsort(first, kind="stable")
+    first, stop = _joined(first[order], np.maximum.accumulate(stop[order]))
+    height, width = rles[0].height, rles[0].width
+    return compress_runs(_runs_between(first, stop, height * width), height, width)
 
 
 def parse_counts(counts: str) -> Runs:
@@ -112,9 +114,15 @@ def check_runs(runs: Runs, height: int, width: int) -> None:
         raise MaskError("runs_fill_mask", f"runs add up to {runs.sum()}, not {height} x {width}")
 
 
+def has_empty_runs(runs: Runs) -> bool:
+    """Whether a run other than the first is empty: allowed, but pycocotools' merging fails on them."""
+    return bool((runs[1:] == 0).any())
+
+
 def compress_runs(runs: Runs, height: int, width: int) -> Rle:
-    """Rle of valid runs."""
+    """Rle of runs, without empty ones. Raises MaskError as check_runs."""
     check_runs(runs, height, width)
+    runs = _runs_between(*_intervals(runs), height * width)
     uncompressed = {"size": [height, width], "counts": runs.tolist()}
     return Rle(height, width, coco.frPyObjects(uncompressed, height, width)["counts"].decode("ascii"))
 
@@ -223,12 +231,27 @@ def _as_coco(rle: Rle) -> dict:
 
 
 def _intervals(runs: Runs) -> tuple[Runs, Runs]:
-    """First pixel and stop (one past the last) of every run of ones that is not empty."""
+    """First pixel and stop (one past the last) of every stretch of ones; empty runs are skipped."""
     stops = np.cumsum(runs)
     first, stop = stops[0::2], stops[1::2]
     first = first[: len(stop)]
     kept = stop > first
-    return first[kept], stop[kept]
+    return _joined(first[kept], stop[kept])
+
+
+def _joined(first: Runs, stop: Runs) -> tuple[Runs, Runs]:
+    """Intervals in rising order with those that touch or overlap made one; stop must not fall."""
+    if len(first) == 0:
+        return first, stop
+    apart = first[1:] > stop[:-1]
+    return first[np.append(True, apart)], stop[np.append(apart, True)]
+
+
+def _runs_between(first: Runs, stop: Runs, pixels: int) -> Runs:
+    """Runs of a mask of so many pixels that has ones on these intervals (sorted, apart)."""
+    borders = np.stack([first, stop], axis=1).ravel()
+    runs = np.diff(borders, prepend=0, append=pixels)
+    return runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs
 
 
 def _split_at_columns(first: Runs, stop: Runs, height: int) -> tuple[Runs, Runs]:

@@ -1,7 +1,7 @@
 """Pickles of plain data only: nothing in them can name a function or class, so nothing can be called."""
 
 import io
-import pickle
+import pickle  # noqa: TID251
 from pathlib import Path
 from typing import Any, NoReturn
 

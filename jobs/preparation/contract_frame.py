@@ -1,6 +1,6 @@
 """Measured rows as the frame a contract is checked on, and the verdict on each row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from jobs.formats.raw import Problem
 from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow
 
 ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+SplitOf = Callable[[MeasuredImage, MeasuredRow], str]
 PROBLEM_COLUMNS = ("problem_rule", "problem")
 
 
@@ -25,13 +26,14 @@ class Verdict:
     value: str
 
 
-@dataclass
 class Seen:
-    """Ids met so far. Row ids are forgotten with their image where they need be unique in it only."""
+    """Ids met so far.
 
-    across_images: bool
+    across_images: whether a row id must be unique in the whole data set, not only in its image.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, across_images: bool) -> None:
+        self._across_images = across_images
         self._images: set[str] = set()
         self._rows: set[str] = set()
 
@@ -39,7 +41,7 @@ class Seen:
         """Whether the image came before."""
         again = image_id in self._images
         self._images.add(image_id)
-        if not self.across_images:
+        if not self._across_images:
             self._rows.clear()
         return again
 
@@ -56,29 +58,19 @@ def judge(
     contract: Contract,
     columns: Mapping[str, str],
     seen: Seen,
-    split_of: Any,
+    split_of: SplitOf,
 ) -> tuple[list[Verdict], pd.DataFrame]:
     """Verdict on every row of the images, and the frame of the accepted masks.
 
     A row is accepted if all of its masks are. columns: name -> kind, as data_contracts declares them.
     """
-    records: list[dict[str, Any]] = []
-    owners: list[tuple[MeasuredImage, MeasuredRow]] = []
-    for image in images:
-        again = seen.image(image.raw.image_id)
-        for row in image.rows:
-            values = _row_values(image, row, seen.row(row), again, split_of(image, row))
-            for mask in row.masks or (None,):
-                records.append(values | _mask_values(mask, values))
-                records[-1]["owner"] = len(owners)
-            owners.append((image, row))
-    frame = as_frame(records, columns)
-    owner = pd.Series([record["owner"] for record in records], frame.index, dtype="int64")
+    rows = [(image, row) for image in images for row in image.rows]
+    frame, owner = _measured_frame(images, columns, seen, split_of)
     broken = contract.first_broken(frame)
     first_bad = broken.dropna().groupby(owner).head(1)
     bad_position = dict(zip(owner[first_bad.index], first_bad.index, strict=True))
     verdicts = []
-    for number, (image, row) in enumerate(owners):
+    for number, (image, row) in enumerate(rows):
         rule, value = None, ""
         if number in bad_position:
             position = bad_position[number]
@@ -86,6 +78,25 @@ def judge(
             value = rule.value(frame.loc[position])
         verdicts.append(Verdict(image=image, row=row, rule=rule, value=value))
     return verdicts, frame[~owner.isin(list(bad_position))]
+
+
+def _measured_frame(
+    images: Sequence[MeasuredImage], columns: Mapping[str, str], seen: Seen, split_of: SplitOf
+) -> tuple[pd.DataFrame, pd.Series]:
+    """One frame row per mask, or per row without masks, and the number of the row it belongs to."""
+    records: list[dict[str, Any]] = []
+    owners: list[int] = []
+    number = 0
+    for image in images:
+        again = seen.image(image.raw.image_id)
+        for row in image.rows:
+            values = _row_values(image, row, seen.row(row), again, split_of(image, row))
+            for mask in row.masks or (None,):
+                records.append(values | _mask_values(mask, values))
+                owners.append(number)
+            number += 1
+    frame = as_frame(records, columns)
+    return frame, pd.Series(owners, frame.index, dtype="int64")
 
 
 def as_frame(records: list[dict[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:

@@ -114,7 +114,10 @@ def measure_mask(raw: RawMask, image_size: tuple[int, int] | None, convention: C
     fits = (mask_height, mask_width) == (height, width)
     if not fits or values["smallest_run"] < 0 or values["runs_total"] != height * width:
         return MeasuredMask(raw=raw, values=values)
-    rle = Rle(height, width, counts) if counts else mask_arithmetic.compress_runs(runs, height, width)
+    if counts and not mask_arithmetic.has_empty_runs(runs):
+        rle = Rle(height, width, counts)
+    else:
+        rle = mask_arithmetic.compress_runs(runs, height, width)
     values |= _measured_runs(runs, height)
     values |= _compared(raw, values, convention, is_polygon=isinstance(raw.segmentation, list))
     return MeasuredMask(raw=raw, rle=rle, values=values)

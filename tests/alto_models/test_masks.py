@@ -1,5 +1,7 @@
 """Run arithmetic against pycocotools, scipy and plain indexing, and refusal of what is no mask."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,6 +73,23 @@ def test_union_is_the_logical_or(stack: list[np.ndarray]) -> None:
     np.testing.assert_array_equal(masks.decode(merged), np.logical_or.reduce(stack))
 
 
+@quick
+@given(st.integers(1, 6), st.integers(1, 6), st.data())
+def test_empty_runs_in_between_change_nothing(height: int, width: int, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, height * width), max_size=8)))
+    runs = np.diff([0, *cuts, height * width])
+    mask = np.repeat(np.arange(len(runs)) % 2, runs).reshape(width, height).T.astype(np.uint8)
+    assert masks.has_empty_runs(runs) == (0 in runs[1:])
+    assert masks.compress_runs(runs, height, width) == masks.encode(mask)
+    assert masks.area(runs) == mask.sum()
+    assert masks.box(runs, height) == masks.box(runs_of(mask), height)
+    assert masks.boundary_length(runs, height) == masks.boundary_length(runs_of(mask), height)
+    as_written = coco.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+    rle = Rle(height, width, as_written["counts"].decode())
+    np.testing.assert_array_equal(masks.decode(rle), mask)
+    assert masks.union([rle, rle]) == masks.encode(mask)
+
+
 def test_runs_longer_than_one_group_are_read() -> None:
     mask = np.zeros((3000, 2000), np.uint8)
     mask[5:2990, 40:1990] = 1
@@ -133,7 +152,7 @@ def test_uncompressed_counts_must_be_a_list_of_integers(counts: object) -> None:
 
 
 def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
-    polygons = [[1.0, 1.0, 8.0, 1.5, 7.5, 9.0], [10, 2, 14, 2, 14, 6, 10, 6]]
+    polygons: list[list[float]] = [[1.0, 1.0, 8.0, 1.5, 7.5, 9.0], [10, 2, 14, 2, 14, 6, 10, 6]]
     theirs = coco.decode(coco.merge(coco.frPyObjects(polygons, 12, 16)))
     np.testing.assert_array_equal(masks.decode(masks.rasterise_polygons(polygons, 12, 16)), theirs)
 
@@ -151,6 +170,6 @@ def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
         [[[1]] * 6],
     ],
 )
-def test_polygons_that_are_no_outline_are_refused(polygons: list) -> None:
+def test_polygons_that_are_no_outline_are_refused(polygons: Any) -> None:
     with pytest.raises(MaskError):
         masks.rasterise_polygons(polygons, 12, 16)

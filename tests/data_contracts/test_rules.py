@@ -37,7 +37,7 @@ def frame(**columns: Any) -> pd.DataFrame:
     return pd.DataFrame(whole | columns).astype({"problem_rule": object})
 
 
-CASES = [
+CASES: list[tuple[str, dict[str, Any], list[bool]]] = [
     ("read", {"problem_rule": [None, "read", "other"]}, [False, True, False]),
     ("there", {"a": [0.0, np.nan]}, [False, True]),
     ("range", {"a": [0.0, 1.0, -0.01, 1.01, np.nan]}, [False, False, True, True, False]),

@@ -105,7 +105,7 @@ def coco_annotation(
 
 def write_coco(folder: Path, image_ids: list[int], annotations: list[dict[str, Any]]) -> None:
     """instances.json with categories 1 "cup" and 2 "plate", and the images."""
-    images = [
+    images: list[dict[str, Any]] = [
         {"id": image_id, "file_name": f"{image_id:012d}.jpg", "width": WIDTH, "height": HEIGHT}
         for image_id in image_ids
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from pycocotools import mask as coco
 
 from alto_models import masks as mask_arithmetic
@@ -19,6 +19,7 @@ from alto_models.data.referring import ReferringImages
 from data_contracts.errors import InputError
 from data_contracts.schemas import MASKS_SCHEMA, QUARANTINE_SCHEMA, REFERRING_SCHEMA
 from jobs import prepare_benchmark, prepare_referring, prepare_sa1b
+from jobs.preparation import shards
 from jobs.runner.context import StageReport
 from tests.jobs.raw_data import (
     HEIGHT,
@@ -65,13 +66,13 @@ def rules_of(output: Path, kind: str) -> dict[str, str]:
 
 
 def assert_accounted_for(report: StageReport, output: Path, read: int) -> None:
-    figures = report.figures
+    figures: dict[str, Any] = dict(report.figures)
     assert figures["rows_read"] == read
     assert figures["rows_accepted"] + figures["rows_quarantined"] == read
     assert figures["rows_quarantined"] == sum(row["rows"] for row in quarantined(output))
 
 
-RIGHT = rle(box_mask(3, 4, 10, 6))
+RIGHT: dict[str, Any] = rle(box_mask(3, 4, 10, 6))
 SHORT = {"size": [HEIGHT, WIDTH], "counts": [100, 60]}
 LONG = {"size": [HEIGHT, WIDTH], "counts": [100, 60, 10_000]}
 NEGATIVE = {"size": [HEIGHT, WIDTH], "counts": [1000, 60, -100]}
@@ -108,6 +109,8 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageReport, Path
     path = acquired(folder, "batch", "sa1b")
     masks = [annotation(1), annotation(2), annotation(2), *[row for row, _ in BROKEN_MASKS.values()], 7]
     one = [annotation(1)]
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
     with tarfile.open(path / "sa_000000.tar", "w") as tar:
         for name, image, content in [
             ("sa_1", jpeg(), sa1b_json(1, masks)),
@@ -122,6 +125,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageReport, Path
             ("sa_10", jpeg(), sa1b_json(10, [])),
             ("sa_11", jpeg(mode="CMYK"), sa1b_json(11, one)),
             ("sa_12", jpeg(mode="L"), sa1b_json(12, one)),
+            ("sa_19", jpeg(exif=turned), sa1b_json(19, one)),
         ]:
             add_member(tar, f"./{name}.jpg", image)
             add_member(tar, f"./{name}.json", content)
@@ -183,7 +187,7 @@ def test_a_broken_image_takes_all_its_rows(
 def test_the_rest_goes_on_and_everything_is_accounted_for(damaged: tuple[StageReport, Path]) -> None:
     report, output = damaged
     images = {image.image_id: image for image in MaskImages(output)}
-    assert sorted(images) == ["1", "11", "12"]
+    assert sorted(images) == ["1", "11", "12", "19"]
     assert [mask.mask_id for mask in images["1"].masks] == ["1", "2"]
     for image in images.values():
         assert image.image.shape == (HEIGHT, WIDTH, 3)
@@ -191,7 +195,7 @@ def test_the_rest_goes_on_and_everything_is_accounted_for(damaged: tuple[StageRe
             np.testing.assert_array_equal(mask_arithmetic.decode(mask.rle), box_mask(3, 4, 10, 6))
     masks_of_image_1 = 3 + len(BROKEN_MASKS) + 1
     rest = [row for row in quarantined(output) if row["image_id"] != "1" or row["kind"] == "image"]
-    assert_accounted_for(report, output, masks_of_image_1 + sum(row["rows"] for row in rest) + 2)
+    assert_accounted_for(report, output, masks_of_image_1 + sum(row["rows"] for row in rest) + 3)
     assert all(check.passed for check in report.checks)
     assert report.figures["quarantined_runs_fill_mask"] == 2
     assert (output / "pictures" / "quarantined.png").exists()
@@ -251,6 +255,20 @@ def test_same_input_same_bytes_and_stable_split(tmp_path: Path) -> None:
     manifest = pq.read_table(output / "manifest.parquet").to_pandas()
     assert len(manifest) == 40
     assert set(manifest["boundary_length"]) == {28}
+
+
+def test_images_are_spread_over_shards_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 4)
+    monkeypatch.setattr(shards, "IMAGES_PER_ROW_GROUP", 2)
+    path = acquired(tmp_path, "batch", "sa1b")
+    for number in range(1, 10):
+        (path / f"sa_{number}.jpg").write_bytes(jpeg())
+        (path / f"sa_{number}.json").write_bytes(sa1b_json(number, [annotation(1)]))
+    output = prepare_masks(tmp_path)[1]
+    files = sorted(output.glob("shard-*.parquet"))
+    assert [pq.read_metadata(file).num_rows for file in files] == [4, 4, 1]
+    assert [pq.read_metadata(file).num_row_groups for file in files] == [2, 2, 1]
+    assert [image.image_id for image in MaskImages(output)] == [str(number) for number in range(1, 10)]
 
 
 def test_an_unknown_or_unfit_format_is_one_clear_line(tmp_path: Path) -> None:
@@ -346,7 +364,7 @@ def test_records_merge_their_instances_and_keep_them(refer: tuple[StageReport, P
 @needs_shared
 def test_real_sa1b_is_accepted_whole_and_exact(tmp_path: Path) -> None:
     path = acquired(tmp_path, "batch", "sa1b")
-    truth = {}
+    truth: dict[str, Any] = {}
     with tarfile.open(path / "sa_000000.tar", "w") as tar:
         for number, file in enumerate(sorted((SHARED / "sa1b").glob("*.json"))):
             truth |= {str(row["id"]): row for row in json.loads(file.read_bytes())["annotations"]}
