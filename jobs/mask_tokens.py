@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
@@ -58,7 +59,7 @@ def run(config: Config, context: StageContext) -> StageReport:
             bar.update(len(batch))
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     for dataset in sorted(set(table["dataset"].to_pylist())):
-        part = table.filter(pa.compute.field("dataset") == dataset)
+        part = table.filter(pc.field("dataset") == dataset)
         pq.write_table(part, context.output / f"{dataset}.parquet", compression="zstd")
     return _report(table, model, config)
 

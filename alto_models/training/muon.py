@@ -53,6 +53,7 @@ class Muon(torch.optim.AdamW):
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
+            state["step"] = torch.zeros(())  # AdamW asks every state it loads for one
         state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
         return parameter.grad.lerp(state["momentum"], group["momentum"]).contiguous()
 

@@ -1,0 +1,111 @@
+"""The training loop: an interrupted run ends exactly like one that was not, and bad losses stop it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from alto_models.training.loop import NonFiniteLossError, StepResult, Training
+from alto_models.training.muon import Muon
+from alto_models.training.schedule import LearningRate
+
+
+class Bar:
+    def __init__(self) -> None:
+        self.count = 0.0
+
+    def update(self, n: float = 1) -> None:
+        self.count += n
+
+
+class Interrupted(Exception):
+    pass
+
+
+def make_training(
+    folder: Path, log: list[tuple[int, Mapping[str, float]]], stop_at: int | None = None, bad_step: int = -1
+) -> Training:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    matrices = [model[0].weight, model[2].weight]
+    biases = [model[0].bias, model[2].bias]
+    optimizer = Muon([{"params": matrices, "matrices": True}, {"params": biases}], weight_decay=0.1)
+
+    def forward(step: int) -> StepResult:
+        if step == stop_at:
+            raise Interrupted
+        inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        loss = (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+        if step == bad_step:
+            loss = loss * float("nan")
+        return StepResult(loss=loss, samples=[f"sample-{step}"], figures={"twice": 2 * loss})
+
+    return Training(
+        model=model,
+        optimizer=optimizer,
+        learning_rate=LearningRate(peak=0.05, final=0.0, warmup_steps=3),
+        total_steps=20,
+        forward=forward,
+        folder=folder,
+        save_every=4,
+        log=lambda step, figures: log.append((step, figures)),
+        log_every=3,
+    )
+
+
+def weights(training: Training) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in training.model.parameters()]
+
+
+def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path: Path) -> None:
+    whole_log: list[tuple[int, Mapping[str, float]]] = []
+    whole = make_training(tmp_path / "whole", whole_log)
+    whole.run(whole.restore(), Bar())
+
+    parts_log: list[tuple[int, Mapping[str, float]]] = []
+    first = make_training(tmp_path / "parts", parts_log, stop_at=14)
+    with pytest.raises(Interrupted):
+        first.run(first.restore(), Bar())
+    torch.manual_seed(999)  # dropout must continue from the saved state, not from this one
+    second = make_training(tmp_path / "parts", parts_log)
+    start = second.restore()
+    assert start == 12
+    bar = Bar()
+    second.run(start, bar)
+    assert bar.count == 8
+    for one, other in zip(weights(whole), weights(second), strict=True):
+        assert torch.equal(one, other)
+    assert dict(parts_log) == dict(whole_log)
+
+
+def test_curves_are_means_since_the_last_point(tmp_path: Path) -> None:
+    log: list[tuple[int, Mapping[str, float]]] = []
+    training = make_training(tmp_path, log)
+    training.run(training.restore(), Bar())
+    assert [step for step, _ in log] == [3, 6, 9, 12, 15, 18, 20]
+    assert all(point["twice"] == pytest.approx(2 * point["loss"]) for _, point in log)
+
+
+def test_non_finite_loss_names_step_and_sample_and_changes_nothing(tmp_path: Path) -> None:
+    training = make_training(tmp_path, [], bad_step=5)
+    reference = make_training(tmp_path / "other", [], stop_at=5)
+    with pytest.raises(Interrupted):
+        reference.run(0, Bar())
+    torch.manual_seed(0)
+    training = make_training(tmp_path, [], bad_step=5)
+    with pytest.raises(NonFiniteLossError, match=r"step 5; .*sample-5"):
+        training.run(0, Bar())
+    for one, other in zip(weights(training), weights(reference), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    training = make_training(tmp_path, [])
+    training.run(training.restore(), Bar())
+    again = make_training(tmp_path, [], stop_at=0)
+    assert again.restore() == 20
+    again.run(20, Bar())
+    for one, other in zip(weights(training), weights(again), strict=True):
+        assert torch.equal(one, other)
