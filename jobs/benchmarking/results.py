@@ -176,21 +176,51 @@ class LengthPoint(Result):
     boundary_iou: float
 
 
-class TokenizerMetrics(Result):
-    """The part of the tokenizer benchmark's `metrics.json` that the report shows."""
+class OracleLength(Result):
+    """The shortest prefix whose IoU is within `tolerance` of the full length's, mask by mask.
+
+    regret: mean of predicted minus oracle length, in codes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    tolerance: float
+    iou: float
+    mean_length: float
+    regret: float
+
+
+class TokenizerMetrics(Result):
+    """The part of the tokenizer benchmark's `metrics.json` that the report shows.
+
+    iou, boundary_iou, mean_length: at the predicted lengths. iou_whole_image: of masks drawn on the whole
+    image, as the language model's are. fixed_iou: with the same mean length for all masks.
+    length_complexity: Spearman correlation of predicted length and contour length.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    masks: int
     iou: float
     boundary_iou: float
     mean_length: float
+    iou_whole_image: float
+    fixed_iou: float
+    length_complexity: float
+    oracle: OracleLength
     baselines: dict[str, float]
     by_length: list[LengthPoint] = Field(min_length=1)
 
     @property
-    def bits(self) -> float:
-        """Of a mask of mean length."""
-        return self.mean_length * self.by_length[-1].bits / self.by_length[-1].length
+    def bits_per_token(self) -> float:
+        return self.by_length[-1].bits / self.by_length[-1].length
+
+    @property
+    def milestones(self) -> list[LengthPoint]:
+        """Lengths that are powers of two, and the full length."""
+        last = self.by_length[-1]
+        powers = {2.0**power for power in range(16)}
+        return [point for point in self.by_length if point.length in powers or point is last]
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

@@ -358,7 +358,7 @@ def test_text_ignored_asks_for_something_else_in_the_image(
     [
         (None, "missing"),
         ("{", "Invalid JSON"),
-        ('{"iou": 1}', "boundary_iou: Field required"),
+        ('{"iou": 1}', "masks: Field required"),
     ],
 )
 def test_broken_metrics_are_refused_in_one_line(tmp_path: Path, content: str | None, message: str) -> None:

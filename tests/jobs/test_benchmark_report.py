@@ -33,6 +33,11 @@ TOKENIZER = {
     "iou": 0.764,
     "boundary_iou": 0.58,
     "mean_length": 7.4,
+    "masks": 60,
+    "iou_whole_image": 0.71,
+    "fixed_iou": 0.74,
+    "length_complexity": 0.53,
+    "oracle": {"tolerance": 0.02, "iou": 0.759, "mean_length": 5.5, "regret": 1.9, "absolute_regret": 2.5},
     "baselines": {"mean_mask": 0.31},
     "by_length": [
         {
@@ -61,7 +66,7 @@ def make_inputs(folder: Path, systems: list[ShiftedTruth], **changes: object) ->
 
 
 def make_report(folder: Path, inputs: dict[str, Path]) -> tuple[StageReport, Path]:
-    context = stage_context(folder, "benchmark_report", **inputs)
+    context = stage_context(folder, "benchmark_report", None, **inputs)
     report = benchmark_report.run(benchmark_report.Config(scope=SCOPE), context)
     return report, context.output
 
