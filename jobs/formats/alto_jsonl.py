@@ -19,10 +19,12 @@ from jobs.formats.raw import (
     RawImage,
     RawMask,
     RawRow,
+    Text,
     identifier_of,
     load_json_file,
     parse_fields,
     parse_json,
+    printable,
     read_bytes,
     safe_path,
 )
@@ -36,18 +38,18 @@ REFERENCE = re.compile(r"<ref>(.*?)</ref>", re.DOTALL)
 
 
 class Turn(Fields):
-    value: str
+    value: Text
 
 
 class JsonlRow(Fields):
-    image: str
-    mask: str
+    image: Text
+    mask: Text
     conversations: list[Turn]
 
 
 class SourceEntry(Fields):
-    root: str
-    annotation: str
+    root: Text
+    annotation: Text
 
 
 class JsonlLine(NamedTuple):
@@ -75,7 +77,9 @@ def open_alto_jsonl(folder: Path) -> RawDataset:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 item = JsonlLine(
-                    f"{name}-{number}", VALIDATION if name == VALIDATION else None, _parse_line(line)
+                    f"{printable(name)}-{number}",
+                    VALIDATION if name == VALIDATION else None,
+                    _parse_line(line),
                 )
                 rows_of_image[(root, identifier_of(item.row, "image", item.row_id))].append(item)
     return RawDataset(len(rows_of_image), _read_images(rows_of_image))

@@ -22,10 +22,12 @@ from jobs.formats.raw import (
     RawMask,
     RawRow,
     Side,
+    Text,
     as_box,
     identifier_of,
     load_json_file,
     parse_fields,
+    printable,
     read_bytes,
     safe_path,
 )
@@ -33,7 +35,7 @@ from jobs.formats.raw import (
 
 class CocoImage(Fields):
     id: Identifier
-    file_name: str
+    file_name: Text
     width: Side
     height: Side
 
@@ -109,7 +111,7 @@ def load_coco_index(folder: Path) -> CocoIndex:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"{path}: no list {key!r}; it is not a COCO instances file")
     names = {
-        identifier_of(row, "id", ""): row["name"]
+        identifier_of(row, "id", ""): printable(row["name"])
         for row in content["categories"]
         if isinstance(row, dict) and isinstance(row.get("name"), str)
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from data_contracts.errors import InputError
 
@@ -83,9 +83,13 @@ def _identifier(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Identifier = Annotated[str, BeforeValidator(_identifier)]
+def _unicode(text: str) -> str:
+    text.encode("utf-8")  # a lone surrogate is a ValueError, which becomes the field's error
+    return text
 
 
+Text = Annotated[str, AfterValidator(_unicode)]
+Identifier = Annotated[Text, BeforeValidator(_identifier)]
 Side = Annotated[int, Field(gt=0, lt=2**31)]  # pixels
 
 
@@ -96,11 +100,16 @@ def as_box(values: list[float]) -> tuple[float, float, float, float]:
     return values[0], values[1], values[2], values[3]
 
 
+def printable(text: str) -> str:
+    """Text that can be stored: JSON and file names can hold lone surrogates, which are no characters."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class ProblemError(Exception):
     """Raised while one row is read; caught by its reader and turned into the row's Problem."""
 
     def __init__(self, rule: str, value: object) -> None:
-        self.problem = Problem(rule=rule, value=str(value)[:VALUE_CHARACTERS])
+        self.problem = Problem(rule=rule, value=printable(str(value))[:VALUE_CHARACTERS])
         super().__init__(f"{rule}: {value}")
 
 
@@ -121,7 +130,10 @@ def parse_fields(model: type[AnyFields], row: object) -> AnyFields:
 def identifier_of(row: object, key: str, fallback: str) -> str:
     """Best name for a row that may be broken."""
     value = row.get(key) if isinstance(row, Mapping) else None
-    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else fallback
+    if isinstance(value, str):
+        return printable(value)
+    # Python refuses to write integers of thousands of digits, which a pickle can hold.
+    return str(value) if type(value) is int and abs(value) < 2**63 else fallback
 
 
 def safe_path(folder: Path, relative: str) -> Path:

@@ -15,6 +15,7 @@ from jobs.formats.raw import (
     RawDataset,
     RawImage,
     RawRow,
+    Text,
     identifier_of,
     load_json_file,
     parse_fields,
@@ -24,14 +25,14 @@ NO_TARGET_IDS = ["-1"]
 
 
 class Sentence(Fields):
-    sent: str
+    sent: Text
 
 
 class ReferRow(Fields):
     ref_id: Identifier
     ann_id: Identifier
     image_id: Identifier
-    split: str
+    split: Text
     sentences: list[Sentence]
 
 
@@ -39,7 +40,7 @@ class GrefRow(Fields):
     ref_id: Identifier
     ann_id: list[Identifier]
     image_id: Identifier
-    split: str
+    split: Text
     no_target: bool
     sentences: list[Sentence]
 

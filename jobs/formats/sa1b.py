@@ -24,6 +24,7 @@ from jobs.formats.raw import (
     identifier_of,
     parse_fields,
     parse_json,
+    printable,
     read_bytes,
 )
 
@@ -55,7 +56,7 @@ def open_sa1b(folder: Path) -> RawDataset:
 def _read_all(folder: Path, archives: list[Path]) -> Iterator[RawImage]:
     for stem in _loose_stems(folder):
         yield _read_pair(
-            stem.relative_to(folder).as_posix(),
+            printable(stem.relative_to(folder).as_posix()),
             partial(read_bytes, stem.with_suffix(".jpg"), "image_exists"),
             partial(read_bytes, stem.with_suffix(".json"), "annotations_readable"),
         )
@@ -84,14 +85,16 @@ def _read_archive(archive: Path) -> Iterator[RawImage]:
             continue
         pair, suffix = pairs.setdefault(_stem(item), {}), PurePosixPath(item.name).suffix
         if suffix in pair:
-            yield _whole_file(archive.name, Problem(rule="archive_member", value=f"{item.name}: twice"))
+            yield _whole_file(
+                archive.name, Problem(rule="archive_member", value=printable(f"{item.name}: twice"))
+            )
         pair.setdefault(suffix, item)
     if not pairs:
         return
     with closing(tarfile.open(archive, mode="r:")) as tar:
         for stem, pair in pairs.items():
             yield _read_pair(
-                f"{archive.name}/{stem}",
+                printable(f"{archive.name}/{stem}"),
                 partial(_extract, tar, pair.get(".jpg"), "image_exists"),
                 partial(_extract, tar, pair.get(".json"), "annotations_readable"),
             )

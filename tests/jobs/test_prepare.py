@@ -98,6 +98,7 @@ BROKEN_MASKS: dict[int, tuple[Any, str]] = {
     118: (annotation(118, predicted_iou=-0.1), "predicted_iou_in_range"),
     119: (annotation(119, stability_score=1.5), "stability_score_in_range"),
     120: (annotation(120, segmentation=rle(box_mask(0, 0, 0, 0)), area=0), "mask_not_empty"),
+    122: (annotation(122, bbox=[3.0, 4.0, 10**400, 5.0]), "fields_complete"),
     121: (annotation(121, segmentation={"size": [10**30, 1], "counts": [1]}), "mask_readable"),
 }
 
@@ -129,6 +130,10 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageReport, Path
         ]:
             add_member(tar, f"./{name}.jpg", image)
             add_member(tar, f"./{name}.json", content)
+        # Neither a JSON string nor a file name need be Unicode.
+        add_member(tar, "sa_20.jpg", jpeg())
+        add_member(tar, "sa_20.json", sa1b_json(20, [annotation(0, id="\ud800")]))
+        add_member(tar, "sa_\udcff.jpg", jpeg())
         add_member(tar, "sa_13.json", sa1b_json(13, one))
         add_member(tar, "sa_14.jpg", jpeg())
         add_member(tar, "../sa_15.jpg", jpeg())
@@ -196,6 +201,8 @@ def test_the_rest_goes_on_and_everything_is_accounted_for(damaged: tuple[StageRe
     masks_of_image_1 = 3 + len(BROKEN_MASKS) + 1
     rest = [row for row in quarantined(output) if row["image_id"] != "1" or row["kind"] == "image"]
     assert_accounted_for(report, output, masks_of_image_1 + sum(row["rows"] for row in rest) + 3)
+    assert rules_of(output, "mask")["\\ud800"] == "fields_complete"
+    assert rules_of(output, "image")["\\udcff"] == "annotations_readable"
     assert all(check.passed for check in report.checks)
     assert report.figures["quarantined_runs_fill_mask"] == 2
     assert (output / "pictures" / "quarantined.png").exists()
