@@ -1,0 +1,1 @@
+"""ALToLLM: a multimodal language model (InternVL) that writes masks as tokens."""

@@ -1,0 +1,127 @@
+"""ALToLLM for use: images and prompts in, answers with mask codes out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from alto_models.altollm.checkpoint import load_llm, save_llm
+from alto_models.altollm.conversation import Template, is_no_target
+from alto_models.altollm.generation import Questions, Sampling, generate
+from alto_models.altollm.grammar import MaskGrammar
+from alto_models.altollm.network import image_embeddings
+from alto_models.altollm.processor import normalise, square_thumbnail
+from alto_models.altollm.vocabulary import MaskVocabulary, token_id
+
+if TYPE_CHECKING:
+    from transformers import InternVLForConditionalGeneration
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """text: without mask tokens. codes: of the first mask, () if there is none; length: how many.
+
+    no_target: says that there is no such object. malformed: neither a mask nor that, or never ended.
+    """
+
+    text: str
+    codes: tuple[int, ...]
+    length: int
+    no_target: bool
+    malformed: bool
+
+
+class AltoLLM:
+    """A checkpoint with its tokenizer and mask vocabulary."""
+
+    def __init__(self, model: "InternVLForConditionalGeneration", tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.template = Template()
+        self.vocabulary = MaskVocabulary.of(tokenizer)
+        self.grammar = MaskGrammar(tokenizer, self.vocabulary, model.config.text_config.vocab_size)
+        self.turn_end = token_id(tokenizer, self.template.turn_end)
+        self.prefix = self.template.image_ids(tokenizer, model.config.image_seq_length)
+
+    @classmethod
+    def load(cls, folder: Path) -> "AltoLLM":
+        """Raises InputError for a folder that holds no ALToLLM checkpoint."""
+        return cls(*load_llm(folder))
+
+    def save(self, folder: Path) -> None:
+        save_llm(folder, self.model, self.tokenizer)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the vision tower's square input in pixels."""
+        return int(self.model.config.vision_config.image_size[0])
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Picture]) -> Tensor:
+        """(I, image tokens, width) of (H, W, 3) uint8 images of any size."""
+        squares = np.stack([square_thumbnail(image, self.image_size) for image in images])
+        return image_embeddings(self.model, normalise(squares))
+
+    def answer(
+        self,
+        images: Sequence[Picture],
+        prompts: Sequence[str],
+        *,
+        max_length: int,
+        sampling: Sampling | None = None,
+    ) -> list[Answer]:
+        """One answer a prompt, on the image at the same place in `images`.
+
+        An image given several times (the same array) is encoded once. max_length: codes of a mask, at most.
+        sampling: greedy by default.
+        """
+        places: dict[int, int] = {}
+        distinct: list[Picture] = []
+        for image in images:
+            if id(image) not in places:
+                places[id(image)] = len(distinct)
+                distinct.append(image)
+        questions = Questions(
+            image=self.encode_images(distinct),
+            prefix=self.prefix,
+            image_of=[places[id(image)] for image in images],
+            prompts=[self.template.question_ids(self.tokenizer, prompt) for prompt in prompts],
+            max_lengths=[max_length] * len(prompts),
+        )
+        return [self.read(ids) for ids in self.generate(questions, sampling or Sampling())]
+
+    def generate(self, questions: Questions, sampling: Sampling) -> list[list[int]]:
+        """Token ids of the answers, see `generation.generate`."""
+        return generate(self.model, self.grammar, questions, turn_end=self.turn_end, sampling=sampling)
+
+    def read(self, ids: Sequence[int]) -> Answer:
+        """What the token ids of one answer say."""
+        vocabulary = self.vocabulary
+        code_of = {token: code for code, token in enumerate(vocabulary.codes)}
+        codes: tuple[int, ...] = ()
+        closed = False
+        if vocabulary.start in ids:
+            rest = list(ids[ids.index(vocabulary.start) + 1 :])
+            closed = vocabulary.end in rest
+            inside = rest[: rest.index(vocabulary.end)] if closed else rest
+            codes = tuple(code_of[token] for token in inside if token in code_of)
+            closed = closed and 0 < len(codes) == len(inside)
+        hidden = {*vocabulary.codes, vocabulary.start, vocabulary.end, self.turn_end}
+        text = self.tokenizer.decode([token for token in ids if token not in hidden])
+        ended = bool(ids) and ids[-1] == self.turn_end
+        no_target = ended and not codes and is_no_target(text)
+        return Answer(
+            text=text,
+            codes=codes if closed else (),
+            length=len(codes) if closed else 0,
+            no_target=no_target,
+            malformed=not ended or not (closed or no_target),
+        )

@@ -1,0 +1,129 @@
+"""Builds a small InternVL and runs it: image embeddings, hidden states of packed sequences."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from alto_models.altollm.packing import PackedBatch
+from alto_models.altollm.vocabulary import IMAGE_CONTEXT, PADDING, TURN_END, token_id
+
+if TYPE_CHECKING:
+    from transformers import InternVLForConditionalGeneration
+
+
+class NetworkConfig(BaseModel):
+    """Sizes of a small InternVL. One image gives (image_size / patch_size / 2)² tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int = Field(default=96, description="pixels a side")
+    patch_size: int = 8
+    vision_width: int = 128
+    vision_layers: int = 5
+    vision_heads: int = 4
+    vision_mlp_width: int = 384
+    text_width: int = 160
+    text_layers: int = 4
+    text_heads: int = 5
+    text_mlp_width: int = 384
+    max_positions: int = 2048
+
+
+def build_network(
+    config: NetworkConfig, tokenizer: PreTrainedTokenizerBase
+) -> "InternVLForConditionalGeneration":
+    """A freshly initialised model, drawn from torch's global generator.
+
+    Small networks need what large ones can do without: position embeddings that start as sines and cosines
+    at the scale of the patches, and residual branches that count from the first step.
+    """
+    from transformers import (
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLVisionConfig,
+        Qwen2Config,
+    )
+
+    vision = InternVLVisionConfig(
+        hidden_size=config.vision_width,
+        num_hidden_layers=config.vision_layers,
+        num_attention_heads=config.vision_heads,
+        intermediate_size=config.vision_mlp_width,
+        attention_bias=True,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        layer_scale_init_value=1.0,
+        use_mean_pooling=False,
+        initializer_range=1 / math.sqrt(config.vision_width),
+    )
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=config.text_width,
+        num_hidden_layers=config.text_layers,
+        num_attention_heads=config.text_heads,
+        num_key_value_heads=config.text_heads,
+        intermediate_size=config.text_mlp_width,
+        max_position_embeddings=config.max_positions,
+        tie_word_embeddings=True,
+        pad_token_id=token_id(tokenizer, PADDING),
+        bos_token_id=None,
+        eos_token_id=token_id(tokenizer, TURN_END),
+        initializer_range=1 / math.sqrt(config.text_width),
+    )
+    model = InternVLForConditionalGeneration(
+        InternVLConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_id=token_id(tokenizer, IMAGE_CONTEXT),
+            image_seq_length=(config.image_size // config.patch_size // 2) ** 2,
+        )
+    )
+    embeddings = model.model.vision_tower.embeddings
+    with torch.no_grad():
+        grid = config.image_size // config.patch_size
+        embeddings.position_embeddings[0, 1:] = sine_cosine_positions(grid, config.vision_width)
+    return model
+
+
+def sine_cosine_positions(grid: int, width: int) -> Tensor:
+    """(grid², width) fixed 2-d position code: half of the channels for the row, half for the column."""
+    frequency = math.pi / 2 * torch.logspace(0, 1, width // 4, base=grid / 2)
+    angle = torch.linspace(-1, 1, grid)[:, None] * frequency
+    line = torch.cat([angle.sin(), angle.cos()], dim=1)
+    rows, columns = line[:, None].expand(-1, grid, -1), line[None].expand(grid, -1, -1)
+    return torch.cat([rows, columns], dim=-1).reshape(grid * grid, width)
+
+
+def image_embeddings(model: "InternVLForConditionalGeneration", pixels: Tensor) -> Tensor:
+    """(B, 3, S, S) normalised pixels -> (B, image tokens, text width)."""
+    return embed_patches(model, pixels)[1]
+
+
+def embed_patches(model: "InternVLForConditionalGeneration", pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 3, S, S) normalised pixels -> patches (B, P, vision width), image tokens (B, P / 4, text width)."""
+    features = model.get_image_features(pixels, return_dict=True)
+    return features.last_hidden_state[:, 1:], features.pooler_output
+
+
+def hidden_states(model: "InternVLForConditionalGeneration", image: Tensor, batch: PackedBatch) -> Tensor:
+    """Last hidden states (B, T, text width) of packed sequences with one image each.
+
+    image: (B, image tokens, text width). Raises ValueError where a row holds another number of image tokens.
+    """
+    inputs = model.get_input_embeddings()(batch.ids)
+    place = batch.ids == model.config.image_token_id
+    if not bool((place.sum(1) == image.shape[1]).all()):
+        raise ValueError(
+            f"a sequence holds {place.sum(1).tolist()} image tokens a row, its image has {image.shape[1]}"
+        )
+    inputs = inputs.masked_scatter(place[..., None], image.to(inputs.dtype))
+    return model.model.language_model(
+        inputs_embeds=inputs,
+        attention_mask=batch.attention_mask(),
+        position_ids=batch.positions,
+        use_cache=False,
+    ).last_hidden_state

@@ -1,0 +1,41 @@
+"""What an answer is worth in GRPO: overlap at the original resolution, well-formedness, brevity."""
+
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from alto_models.altollm.answering import Answer
+from alto_models.metrics import Overlap
+
+
+class RewardWeights(BaseModel):
+    """reward = IoU + well_formed x (is it) + length x (max_length - codes), the last for masks only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    well_formed: float = Field(default=0.1, ge=0)
+    length: float = Field(default=1e-3, ge=0)
+
+
+class Reward(NamedTuple):
+    """iou: 0..1; the other two already weighted."""
+
+    iou: float
+    well_formed: float
+    length: float
+
+    @property
+    def total(self) -> float:
+        return self.iou + self.well_formed + self.length
+
+
+def reward(answer: Answer, overlap: Overlap, max_length: int, weights: RewardWeights) -> Reward:
+    """Reward of one answer.
+
+    overlap: of its mask with the target, both at the image's own size. Where there is no target, saying so
+    has IoU 1. A malformed answer earns nothing, and one without a mask has no length to be rewarded for.
+    """
+    if answer.malformed:
+        return Reward(0.0, 0.0, 0.0)
+    shorter = max_length - answer.length if answer.codes else 0
+    return Reward(overlap.iou, weights.well_formed, weights.length * shorter)

@@ -1,0 +1,42 @@
+"""Cross-entropy of the answers in packed sequences."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.nn import functional
+
+from alto_models.altollm.network import hidden_states
+from alto_models.altollm.packing import IGNORED, PackedBatch
+
+if TYPE_CHECKING:
+    from transformers import InternVLForConditionalGeneration
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerScores:
+    """One entry a learned token, N of them: its logits (N, vocabulary) and its label (N,)."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """Mean cross-entropy over all learned tokens of the batch."""
+        return functional.cross_entropy(self.logits, self.labels)
+
+    @property
+    def token_accuracy(self) -> Tensor:
+        return (self.logits.argmax(1) == self.labels).float().mean()
+
+
+def score_answers(
+    model: "InternVLForConditionalGeneration", image: Tensor, batch: PackedBatch
+) -> AnswerScores:
+    """Logits of the answer tokens only: the vocabulary is never multiplied out for prompts and padding.
+
+    image: (B, image tokens, width).
+    """
+    hidden = hidden_states(model, image, batch)[:, :-1]
+    learned = batch.labels[:, 1:] != IGNORED
+    return AnswerScores(logits=model.lm_head(hidden[learned]), labels=batch.labels[:, 1:][learned])

@@ -1,0 +1,74 @@
+"""Pictures of the ALToLLM stages: training curves and sample answers."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alto_models.altollm.evaluation import Asked, Evaluation, HeldOut
+from jobs.runner.context import StageContext
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SHOWN = 8
+_COLUMNS = 4
+
+
+def save_curves(context: StageContext) -> None:
+    """pictures/curves.png: every logged figure over the steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    points = list(context.metric_log.read())
+    names = sorted({name for point in points for name in point.values})
+    figure, axes = pyplot.subplots(1, len(names), figsize=(3.2 * len(names), 2.6), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        shown = [(point.step, point.values[name]) for point in points if name in point.values]
+        axis.plot(*zip(*shown, strict=True))
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+    _save(figure, context, "curves.png")
+
+
+def save_samples(context: StageContext, held_out: HeldOut, evaluation: Evaluation) -> None:
+    """pictures/samples.png: evenly spaced questions with the true outline (white) and the answer (magenta)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    chosen = _spread(evaluation.asked)
+    rows = -(-len(chosen) // _COLUMNS)
+    figure, axes = pyplot.subplots(rows, _COLUMNS, figsize=(3 * _COLUMNS, 3.2 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, asked in zip(axes.flat, chosen, strict=False):
+        picture = held_out.images[asked.question.image_index].image.astype(np.float32) / 255
+        picture[asked.mask] = 0.5 * picture[asked.mask] + 0.5 * np.array([1.0, 0.0, 1.0], dtype=np.float32)
+        axis.imshow(picture)
+        if asked.question.target.any():
+            axis.contour(asked.question.target, levels=[0.5], colors="white", linewidths=1.2)
+        said = f"{asked.answer.length} codes, IoU {asked.overlap.iou:.2f}"
+        axis.set_title(
+            f"{asked.question.expression}\n{'no such object' if asked.answer.no_target else said}", fontsize=8
+        )
+    _save(figure, context, "samples.png")
+
+
+def _spread(asked: Sequence[Asked]) -> list[Asked]:
+    places = np.linspace(0, len(asked) - 1, min(_SHOWN, len(asked))).round().astype(int)
+    return [asked[place] for place in places]
+
+
+def _save(figure: "Figure", context: StageContext, name: str) -> None:
+    from matplotlib import pyplot
+
+    folder = context.output / "pictures"
+    folder.mkdir(exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(folder / name, dpi=90, metadata={"Software": None})
+    pyplot.close(figure)

@@ -1,0 +1,174 @@
+"""Supervised fine-tuning: ALToLLM learns to answer with mask tokens.
+
+The base model gets the mask vocabulary, then trains on referring records whose masks were turned into codes
+once, by `mask_tokens`; several records of an image share one sequence and the image's encoding. The result is
+measured on the `val` split, beside the starting point.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from alto_models.altollm.answering import AltoLLM
+from alto_models.altollm.checkpoint import load_llm
+from alto_models.altollm.conversation import MASK_ANSWER, NO_TARGET_ANSWER, segment_prompt
+from alto_models.altollm.evaluation import HeldOut, evaluate, spread
+from alto_models.altollm.examples import (
+    BranchMaker,
+    ExampleImage,
+    draw_branches,
+    join_examples,
+    read_mask_codes,
+)
+from alto_models.altollm.muon import Muon
+from alto_models.altollm.network import NetworkConfig, build_network, image_embeddings
+from alto_models.altollm.packing import pack
+from alto_models.altollm.processor import normalise
+from alto_models.altollm.supervised import score_answers
+from alto_models.altollm.vocabulary import PADDING, add_mask_vocabulary, build_word_tokenizer, token_id
+from alto_models.data.referring import ReferringImages
+from alto_models.tokenizer.model import load_tokenizer
+from alto_models.training.loop import StepResult, Training
+from alto_models.training.schedule import LearningRate
+from jobs.altollm_pictures import save_curves, save_samples
+from jobs.altollm_sampling import batch_of
+from jobs.runner.context import Check, JobConfig, StageContext, StageReport
+
+
+class Config(JobConfig):
+    """Sizes are per optimizer step."""
+
+    steps: int = Field(gt=0)
+    images_per_step: int = Field(gt=0)
+    records_per_image: int = Field(gt=0, description="packed into one sequence, at most")
+    adaptive_share: float = Field(ge=0, le=1, description="of prompts that ask for an adaptive length")
+    learning_rate: LearningRate
+    weight_decay: float = Field(ge=0)
+    save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
+    evaluated_images: int = Field(gt=0, description="of the val split, at most")
+    max_malformed_share: float = Field(ge=0, le=1, description="of answers, for training_health")
+    network: NetworkConfig = Field(description="sizes where base_weights holds no language model")
+
+
+def run(config: Config, context: StageContext) -> StageReport:
+    torch.manual_seed(context.seed)
+    mask_tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"])
+    images = ReferringImages(context.inputs["prepare_referring"], "train")
+    llm = start(config, context.inputs["base_weights"], images, mask_tokenizer.config.codebook_size)
+    codes = read_mask_codes(context.inputs["mask_tokens"])
+    examples = join_examples(images, codes, llm.image_size)
+    val = ReferringImages(context.inputs["prepare_referring"], "val")
+    held_out = HeldOut.of(spread(val, config.evaluated_images), mask_tokenizer)
+    before = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
+
+    train(config, context, llm, examples)
+
+    full = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
+    adaptive = evaluate(llm, mask_tokenizer, held_out, adaptive=True)
+    llm.save(context.output)
+    save_curves(context)
+    save_samples(context, held_out, adaptive)
+    figures = before.figures("start") | full.figures("full") | adaptive.figures("adaptive")
+    return StageReport(
+        figures={
+            **figures,
+            "train_images": len(examples),
+            "train_records": sum(len(image.examples) for image in examples),
+            "val_questions": len(held_out.questions),
+        },
+        checks=(training_health(context, figures["full_malformed"], config.max_malformed_share),),
+    )
+
+
+def start(config: Config, base: Path, images: ReferringImages, codebook_size: int) -> AltoLLM:
+    """The base model with fresh mask tokens; a new small one where there are no base weights."""
+    if (base / "altollm").is_dir():
+        model, tokenizer = load_llm(base / "altollm")
+    else:
+        tokenizer = build_word_tokenizer(_words(images))
+        model = build_network(config.network, tokenizer)
+    add_mask_vocabulary(tokenizer, codebook_size)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return AltoLLM(model, tokenizer)
+
+
+def train(config: Config, context: StageContext, llm: AltoLLM, examples: list[ExampleImage]) -> None:
+    """Train `llm` in place, from the last checkpoint in `context.work` on."""
+    maker = BranchMaker(llm.tokenizer, llm.vocabulary, llm.template)
+    padding = token_id(llm.tokenizer, PADDING)
+
+    def forward(step: int) -> StepResult:
+        rng = np.random.default_rng([context.seed, step])
+        chosen = [
+            examples[index] for index in batch_of(step, config.images_per_step, len(examples), context.seed)
+        ]
+        branches = [
+            draw_branches(
+                image, maker, rng, most=config.records_per_image, adaptive_share=config.adaptive_share
+            )
+            for image in chosen
+        ]
+        batch = pack([llm.prefix] * len(chosen), branches, padding)
+        image = image_embeddings(llm.model, normalise(np.stack([image.thumbnail for image in chosen])))
+        scores = score_answers(llm.model, image, batch)
+        return StepResult(
+            loss=scores.loss,
+            samples=[image.image_id for image in chosen],
+            figures={"token_accuracy": scores.token_accuracy},
+        )
+
+    def log(step: int, figures: Mapping[str, float]) -> None:
+        context.log_metrics(step, **figures)
+
+    llm.model.train()
+    training = Training(
+        model=llm.model,
+        optimizer=Muon(llm.model, config.learning_rate.peak, config.weight_decay),
+        learning_rate=config.learning_rate,
+        total_steps=config.steps,
+        forward=forward,
+        folder=context.work,
+        save_every=config.save_every,
+        log=log,
+        log_every=max(1, min(20, config.steps // 4)),
+    )
+    done = training.restore()
+    with context.progress(config.steps, "Fine-tuning", "step", initial=done) as bar:
+        training.run(done, bar)
+    llm.model.eval()
+
+
+def training_health(context: StageContext, malformed: float, most: float) -> Check:
+    losses = [point.values["loss"] for point in context.metric_log.read() if "loss" in point.values]
+    fell = len(losses) < 2 or losses[-1] < losses[0]
+    return Check(
+        name="training_health",
+        passed=fell and malformed <= most,
+        reason=f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, malformed answers {malformed:.1%} (at most {most:.1%})",
+        blocking=True,
+    )
+
+
+def _words(images: ReferringImages) -> set[str]:
+    texts = [segment_prompt("", adaptive=True), MASK_ANSWER, NO_TARGET_ANSWER]
+    texts += [
+        text
+        for index in range(len(images))
+        for record in images.records(index)
+        for text in record.expressions
+    ]
+    return {
+        word
+        for text in texts
+        for word in text.replace("<ref></ref>", " ").replace(".", " ").split()
+        if word.isalpha()
+    }
+
+
+if __name__ == "__main__":
+    from jobs.runner.command_line import run_from_command_line
+
+    run_from_command_line("altollm_sft")

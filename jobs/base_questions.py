@@ -1,0 +1,41 @@
+"""What a base model is asked about a scene, as InternVL itself was: captions, places, descriptions."""
+
+import numpy as np
+
+from alto_models.altollm.conversation import ADAPTIVE_SUFFIX, MASK_ANSWER, NO_TARGET_ANSWER
+from alto_models.altollm.vocabulary import BOX_END, BOX_START, REFERENCE_END, REFERENCE_START
+from jobs.base_scenes import BINS, SceneNotes, Thing
+from jobs.sample_scenes.expressions import VOCABULARY
+
+CAPTION_PROMPT = "Describe the image."
+_TEXTS = (CAPTION_PROMPT, "Locate Describe Segment", ADAPTIVE_SUFFIX, MASK_ANSWER, NO_TARGET_ANSWER)
+
+
+def words() -> set[str]:
+    """Every word of prompts, answers, expressions and coordinates."""
+    plain = " ".join(_TEXTS).replace("{mask}", " ").replace(".", " ")
+    return {*plain.split(), *VOCABULARY, *(str(number) for number in range(BINS))}
+
+
+def box_text(thing: Thing) -> str:
+    return f"{BOX_START}{' '.join(str(edge) for edge in thing.box)}{BOX_END}"
+
+
+def turns(note: SceneNotes, rng: np.random.Generator, *, locate: int, caption: bool) -> list[tuple[str, str]]:
+    """(question, answer) of one visit to a scene: `locate` places, a description, and perhaps a caption."""
+    things = sorted(note.things, key=lambda thing: thing.box[0] + thing.box[2])
+    chosen = rng.permutation(len(note.questions))[:locate]
+    found = [locate_turn(note, int(index)) for index in chosen]
+    described = things[int(rng.integers(len(things)))]
+    found.append((f"Describe {box_text(described)}.", described.words))
+    if caption:
+        found.append((CAPTION_PROMPT, " ".join(f"{thing.words}{box_text(thing)}" for thing in things)))
+    return found
+
+
+def locate_turn(note: SceneNotes, index: int) -> tuple[str, str]:
+    """Where is what question `index` means? Boxes from left to right, or that there is none."""
+    question = note.questions[index]
+    targets = sorted((note.things[target] for target in question.targets), key=lambda t: t.box[0] + t.box[2])
+    answer = "".join(box_text(thing) for thing in targets) or NO_TARGET_ANSWER
+    return f"Locate {REFERENCE_START}{question.text}{REFERENCE_END}.", answer
