@@ -6,6 +6,7 @@ whether the content is right is for the contract to say.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -105,11 +106,16 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+# Pillow's messages show the address of the object that held the bytes, another in every run.
+MEMORY_ADDRESS = re.compile(r"<\S+ object at 0x[0-9a-f]+>")
+
+
 class ProblemError(Exception):
     """Raised while one row is read; caught by its reader and turned into the row's Problem."""
 
     def __init__(self, rule: str, value: object) -> None:
-        self.problem = Problem(rule=rule, value=printable(str(value))[:VALUE_CHARACTERS])
+        text = MEMORY_ADDRESS.sub("bytes", printable(str(value)))
+        self.problem = Problem(rule=rule, value=text[:VALUE_CHARACTERS])
         super().__init__(f"{rule}: {value}")
 
 

@@ -161,6 +161,12 @@ def test_a_broken_mask_is_quarantined_with_its_rule(
     assert row["reason"]
 
 
+def test_no_value_differs_from_run_to_run(damaged: tuple[StageReport, Path]) -> None:
+    report, output = damaged
+    values = [row["value"] for row in quarantined(output)] + [str(check) for check in report.checks]
+    assert not [value for value in values if " at 0x" in value or str(output.parents[1]) in value]
+
+
 @pytest.mark.parametrize(
     ("image_id", "rule", "rows"),
     [
