@@ -76,7 +76,8 @@ class MaskHead(nn.Module):
         """slots (B, G * G, W), image_embedding (I, C, 4 G, 4 G) -> (B, M, M)."""
         batch, grid, up = slots.shape[0], self.grid, FEATURES_PER_SLOT
         fine = self.expand(slots).view(batch, grid, grid, up, up, self.width)
-        fine = fine.permute(0, 5, 1, 3, 2, 4).reshape(batch, self.width, grid * up, grid * up)
+        # Channels last in memory: the layout of `expand`'s output, and the faster one for convolutions.
+        fine = fine.transpose(2, 3).reshape(batch, grid * up, grid * up, self.width).permute(0, 3, 1, 2)
         fine = fine + _per_mask(self.image(image_embedding), batch)
         fine = F.gelu(fine)
         fine = F.gelu(self.join(fine))
