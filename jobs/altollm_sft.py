@@ -23,8 +23,8 @@ from alto_models.altollm.examples import (
     join_examples,
     read_mask_codes,
 )
-from alto_models.altollm.muon import Muon
 from alto_models.altollm.network import NetworkConfig, build_network, image_embeddings
+from alto_models.altollm.optimizer import build_optimizer
 from alto_models.altollm.packing import pack
 from alto_models.altollm.processor import normalise
 from alto_models.altollm.supervised import score_answers
@@ -126,7 +126,7 @@ def train(config: Config, context: StageContext, llm: AltoLLM, examples: list[Ex
     llm.model.train()
     training = Training(
         model=llm.model,
-        optimizer=Muon(llm.model, config.learning_rate.peak, config.weight_decay),
+        optimizer=build_optimizer(llm.model, config.weight_decay),
         learning_rate=config.learning_rate,
         total_steps=config.steps,
         forward=forward,

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from alto_models.altollm.checkpoint import save_llm
-from alto_models.altollm.muon import Muon
 from alto_models.altollm.network import NetworkConfig, build_network, embed_patches
+from alto_models.altollm.optimizer import build_optimizer
 from alto_models.altollm.processor import normalise
 from alto_models.altollm.supervised import score_answers
 from alto_models.altollm.vocabulary import build_word_tokenizer
@@ -89,9 +90,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     trained = nn.ModuleDict({"model": model, "head": head})
     tower = {model.model.vision_tower: TOWER_RATE, head: TOWER_RATE}
-    vision = Muon(trained, VISION_RATE.peak)
+    vision = build_optimizer(trained)
     _train(trained, vision, arguments.work / "vision", vision_step, arguments.vision_steps, VISION_RATE)
-    language = Muon(trained, LANGUAGE_RATE.peak, rate_scales=tower)
+    language = build_optimizer(trained, rate_scales=tower)
     _train(
         trained, language, arguments.work / "language", language_step, arguments.language_steps, LANGUAGE_RATE
     )
@@ -114,7 +115,7 @@ def _attributes(accuracy: Tensor) -> dict[str, Tensor]:
 
 def _train(
     trained: nn.Module,
-    optimizer: Muon,
+    optimizer: Optimizer,
     folder: Path,
     forward: Callable[[int], StepResult],
     steps: int,

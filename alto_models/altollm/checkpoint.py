@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -45,11 +46,13 @@ def load_llm(folder: Path) -> tuple["InternVLForConditionalGeneration", PreTrain
         model, notes = InternVLForConditionalGeneration.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:
         raise InputError(f"{folder}: not an InternVL checkpoint ({str(error).splitlines()[0]})") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if notes[problem]:
             raise InputError(
                 f"{folder}: {problem.replace('_', ' ')} in the weights: {sorted(notes[problem])[:3]}"
             )
+    for name in ("is_local", "local_files_only"):  # how it was loaded is no part of a tokenizer
+        tokenizer.init_kwargs.pop(name, None)
     return model.eval(), tokenizer

@@ -1,0 +1,195 @@
+"""SFT, GRPO and base weights on tiny data: what they leave, exact resume, and what they refuse."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from alto_models.altollm import supervised
+from alto_models.altollm.answering import AltoLLM
+from alto_models.checkpoint import save_checkpoint
+from alto_models.tokenizer.model import MaskTokenizer
+from data_contracts.errors import InputError
+from jobs import altollm_grpo, altollm_sft, base_weights, mask_tokens
+from jobs.runner.context import StageReport
+from tests.alto_models.tokenizer.tiny import TINY
+from tests.jobs.tokenizer_example import context, parameters, write_prepared_records
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Everything SFT reads: records, an untrained mask tokenizer, its codes, and no base weights."""
+    folder = tmp_path_factory.mktemp("inputs")
+    torch.manual_seed(3)
+    save_checkpoint(folder / "tokenizer", TINY, MaskTokenizer(TINY).state_dict())
+    found = {
+        "prepare_referring": write_prepared_records(folder / "records", "discs"),
+        "tokenizer_stage1_5": folder / "tokenizer",
+    }
+    run = context(folder, "mask_tokens", **found)
+    mask_tokens.run(mask_tokens.Config.model_validate(parameters("mask_tokens")), run)
+    (folder / "base").mkdir()
+    return found | {"mask_tokens": run.output, "base_weights": folder / "base"}
+
+
+def run_sft(inputs: dict[str, Path], folder: Path, **changes: Any) -> tuple[Path, StageReport]:
+    config = altollm_sft.Config.model_validate(parameters("altollm_sft") | changes)
+    run = context(folder, "altollm_sft", **inputs)
+    return run.output, altollm_sft.run(config, run)
+
+
+def run_grpo(inputs: dict[str, Path], folder: Path, **changes: Any) -> tuple[Path, StageReport]:
+    config = altollm_grpo.Config.model_validate(parameters("altollm_grpo") | changes)
+    run = context(folder, "altollm_grpo", **inputs)
+    return run.output, altollm_grpo.run(config, run)
+
+
+@pytest.fixture(scope="module")
+def sft(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StageReport]:
+    return run_sft(inputs, tmp_path_factory.mktemp("sft"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, *modules: Any) -> None:
+    """Let the `step`-th scoring of a batch raise instead."""
+    calls = 0
+
+    def counted(*arguments: Any) -> supervised.AnswerScores:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise Killed
+        return supervised.score_answers(*arguments)
+
+    for module in modules:
+        monkeypatch.setattr(module, "score_answers", counted)
+
+
+def test_sft_leaves_a_checkpoint_that_answers(sft: tuple[Path, StageReport]) -> None:
+    output, report = sft
+    assert {"config.json", "model.safetensors", "tokenizer.json", "pictures/curves.png"} <= set(
+        contents(output)
+    )
+    llm = AltoLLM.load(output)
+    assert llm.vocabulary.size == TINY.codebook_size
+    assert {"start_giou", "full_giou", "adaptive_giou", "adaptive_mean_length"} <= set(report.figures)
+    assert [check.name for check in report.checks if check.blocking] == ["training_health"]
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_killed_sft_ends_like_an_uninterrupted_one(
+    inputs: dict[str, Path],
+    sft: tuple[Path, StageReport],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+) -> None:
+    with monkeypatch.context() as patch:
+        kill_at(patch, step, altollm_sft)
+        with pytest.raises(Killed):
+            run_sft(inputs, tmp_path)
+    (tmp_path / "altollm_sft" / "output").rmdir()
+    output, report = run_sft(inputs, tmp_path)
+    assert contents(output) == contents(sft[0])
+    assert report == sft[1]
+
+
+def test_a_killed_grpo_ends_like_an_uninterrupted_one(
+    inputs: dict[str, Path],
+    sft: tuple[Path, StageReport],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from alto_models.altollm import scoring
+
+    given = inputs | {"altollm_sft": sft[0]}
+    whole, report = run_grpo(given, tmp_path / "whole", kl_weight=0.1)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 5, scoring)  # the policy and the reference are scored in each step
+        with pytest.raises(Killed):
+            run_grpo(given, tmp_path / "killed", kl_weight=0.1)
+    (tmp_path / "killed" / "altollm_grpo" / "output").rmdir()
+    output, again = run_grpo(given, tmp_path / "killed", kl_weight=0.1)
+    assert contents(output) == contents(whole)
+    assert again == report
+
+
+def test_grpo_moves_the_language_model_only(
+    inputs: dict[str, Path], sft: tuple[Path, StageReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An untrained model earns nothing whatever it says; here every answer earns something of its own.
+    rewards = iter(range(100_000))
+    monkeypatch.setattr(
+        altollm_grpo, "reward", lambda *_: altollm_grpo.Reward(next(rewards) % 7 / 7, 0.0, 0.0)
+    )
+    output, _ = run_grpo(inputs | {"altollm_sft": sft[0]}, tmp_path)
+    before, after = (AltoLLM.load(folder).model.state_dict() for folder in (sft[0], output))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(".language_model." in name or name == "lm_head.weight" for name in moved)
+
+
+def test_a_reward_that_is_not_finite_names_its_sample(
+    inputs: dict[str, Path], sft: tuple[Path, StageReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(altollm_grpo, "reward", lambda *_: altollm_grpo.Reward(float("nan"), 0.0, 0.0))
+    with pytest.raises(ArithmeticError, match="discs/"):
+        run_grpo(inputs | {"altollm_sft": sft[0]}, tmp_path)
+
+
+def test_a_record_whose_mask_has_no_codes_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
+    path = next(inputs["mask_tokens"].glob("*.parquet"))
+    table = pq.read_table(path)
+    kept = table.filter(pa.compute.field("record_id") != "both")
+    pq.write_table(kept, tmp_path / path.name)
+    with pytest.raises(InputError, match="both"):
+        run_sft(inputs | {"mask_tokens": tmp_path}, tmp_path / "run")
+
+
+def test_sft_starts_from_base_weights(
+    inputs: dict[str, Path], sft: tuple[Path, StageReport], tmp_path: Path
+) -> None:
+    config = base_weights.Config.model_validate({"altollm": source(sft[0])})
+    run = context(tmp_path, "base_weights")
+    report = base_weights.run(config, run)
+    assert report.figures["altollm_licence"] == "Apache-2.0"
+    assert contents(run.output / "altollm")["model.safetensors"] == contents(sft[0])["model.safetensors"]
+    _, resumed = run_sft(inputs | {"base_weights": run.output}, tmp_path)
+    assert resumed.figures["start_malformed"] == sft[1].figures["full_malformed"]
+
+
+def source(folder: Path) -> dict[str, str]:
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return {"folder": str(folder), "sha256": digest, "licence": "Apache-2.0"}
+
+
+def test_base_weights_of_another_checksum_are_refused(sft: tuple[Path, StageReport], tmp_path: Path) -> None:
+    config = base_weights.Config.model_validate({"altollm": source(sft[0]) | {"sha256": "0" * 64}})
+    with pytest.raises(InputError, match="checksum"):
+        base_weights.run(config, context(tmp_path, "base_weights"))
+
+
+def test_missing_base_weights_are_named(tmp_path: Path) -> None:
+    missing = {"folder": str(tmp_path / "nowhere"), "sha256": "0" * 64, "licence": "none"}
+    with pytest.raises(InputError, match="nowhere"):
+        base_weights.run(base_weights.Config.model_validate({"altollm": missing}), context(tmp_path, "b"))
