@@ -114,7 +114,10 @@ def check_results(report: Mapping[str, Any], stage: str) -> Iterator[dg.AssetChe
             passed=check["passed"],
             description=check["reason"],
             severity=dg.AssetCheckSeverity.ERROR if check["blocking"] else dg.AssetCheckSeverity.WARN,
-            metadata={name: dg.MetadataValue.json(value) for name, value in check["details"].items()},
+            metadata={
+                name: dg.MetadataValue.json(value) if isinstance(value, dict | list) else value
+                for name, value in check["details"].items()
+            },
         )
 
 

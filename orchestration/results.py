@@ -8,6 +8,8 @@ from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.lineage import read_lineage
 from jobs.runner.run import read_last_run
 
+COLUMNS = ("iou", "giou", "ciou", "boundary_iou", "n_acc", "t_acc", "mean_length")
+
 
 def print_results(root: Path) -> None:
     """Print the report's figures, what each stage took, and where to look. Raises InputError before a first report."""
@@ -26,10 +28,20 @@ def print_results(root: Path) -> None:
 
 
 def print_figures(summary: dict[str, float | int | str | None]) -> None:
-    width = max(map(len, summary))
-    for name, value in summary.items():
-        shown = f"{value:.3f}" if isinstance(value, float) else str(value)
-        print(f"  {name:{width}}  {shown:>10}")
+    """One row for each thing measured, one column for each metric that it has."""
+    rows: dict[str, dict[str, str]] = {}
+    for key, value in summary.items():
+        name, metric = key.rsplit(".", 1)
+        if isinstance(value, str):
+            print(f"  {name}: {value}")
+        elif value is not None:
+            rows.setdefault(name, {})[metric] = f"{value:.3f}" if isinstance(value, float) else str(value)
+    columns = list(dict.fromkeys(metric for row in rows.values() for metric in row if metric in COLUMNS))
+    width = max(map(len, rows))
+    print(f"\n  {'':{width}}" + "".join(f"{column:>14}" for column in columns))
+    for name, row in rows.items():
+        if any(column in row for column in columns):
+            print(f"  {name:{width}}" + "".join(f"{row.get(column, ''):>14}" for column in columns))
 
 
 def print_times(root: Path, addresses: list[StageAddress]) -> None:

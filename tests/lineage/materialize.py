@@ -26,7 +26,6 @@ def main(addresses: list[str]) -> None:
                 selection=[address.stage],
                 partition_key=address.partition,
                 instance=instance,
-                resources=dict(definitions.resources or {}),
             )
 
 
