@@ -48,9 +48,9 @@ def run(config: Config, context: StageContext) -> StageReport:
     views = read_held_out(config.crops, model.config, context, config.evaluated_images)
     lengths = spread_lengths(model.config.max_length, SHOWN_LENGTHS).tolist()
 
-    train(config, context, model.train(), batches)
+    train(config, context, model, batches)
 
-    scores = evaluate(model.eval(), views, lengths)
+    scores = evaluate(model, views, lengths)
     save_checkpoint(context.output, model.config, model.state_dict())
     _save_pictures(context, model, views, lengths)
     figures = quality_figures(scores, model.config.codebook_size)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alto_models.checkpoint import load_config, load_strictly, load_tensors
@@ -20,7 +19,7 @@ from alto_models.tokenizer.length_predictor import (
     kept_length,
 )
 from alto_models.tokenizer.pixel_encoder import ConvPixelEncoder
-from alto_models.tokenizer.quantizer import VectorQuantizer
+from alto_models.tokenizer.quantizer import CodeProjection, VectorQuantizer
 
 
 class Encoding(NamedTuple):
@@ -49,7 +48,7 @@ class MaskTokenizer(nn.Module):
         # What stands for the image where there is none; learned, as images are withheld at times.
         self.no_image = nn.Parameter(torch.zeros(1, self.pixel_encoder.embedding_width, 1, 1))
         self.encoder = MaskEncoder(config)
-        self.project = nn.Linear(config.width, config.code_width)
+        self.project = CodeProjection(config)
         self.quantizer = VectorQuantizer(config)
         self.length_predictor = LengthPredictor(config)
         self.detokenizer = Detokenizer(config, self.pixel_encoder.embedding_width)
@@ -67,7 +66,7 @@ class MaskTokenizer(nn.Module):
     def encode(self, masks: Tensor) -> Encoding:
         """masks (B, 1, M, M), 0 or 1."""
         encoded = self.encoder(masks)
-        latents = F.normalize(self.project(encoded.latents), dim=-1)
+        latents = self.project(encoded.latents)
         quantized = self.quantizer(latents)
         stop_probabilities = self.length_predictor(encoded).softmax(-1)
         return Encoding(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from alto_models.tokenizer.config import TokenizerConfig
 
-COMMITMENT_WEIGHT = 0.25
+COMMITMENT_WEIGHT = 0.02
 USAGE_DECAY = 0.99
 DEAD_BELOW = 0.03  # of an entry's fair share of picks
 
@@ -20,6 +20,25 @@ class Quantized(NamedTuple):
     codes: Tensor
     vectors: Tensor
     loss: Tensor
+
+
+class CodeProjection(nn.Module):
+    """Encoder latents (B, L, W) to unit vectors (B, L, D), each position and dimension normalised over masks.
+
+    Without the normalisation some positions come to give every mask the same latent while the quantiser
+    is still off, and their codes then say nothing.
+    In evaluation mode the running statistics of training are used.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.width, config.code_width)
+        self.normalise = nn.BatchNorm1d(config.max_length * config.code_width, affine=False, momentum=0.05)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        projected = self.linear(latents)
+        normalised = self.normalise(projected.flatten(1)).view_as(projected)
+        return F.normalize(normalised, dim=-1)
 
 
 class VectorQuantizer(nn.Module):
