@@ -12,7 +12,7 @@ ASSETS = (
         checks=(
             StageCheck(
                 name="answers_well_formed",
-                description="The share of answers that do not decode to a mask, or to 'no target', is within its limit.",
+                description="The share of answers that are neither a mask nor 'no target' is within its limit.",
             ),
         ),
         needs_gpu=True,

@@ -4,11 +4,14 @@ An event is reported for every recorded output that Dagster does not know in tha
 of which inputs it was made from, so that Dagster's own staleness agrees with `jobs.runner.staleness`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
@@ -17,9 +20,11 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 
+from assets.shipping import REGISTRATION_CODE_VERSION, registration_metadata, registration_version
 from assets.stage_asset import LEDGER_TAG, check_results, read_report_file, result_metadata
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.lineage import Lineage, Stage, code_version, read_lineage
+from jobs.runner.registry import REGISTERED_MODELS, RegisteredVersion
 from jobs.runner.staleness import StageState, lineage_state
 from orchestration.partitions import add_missing_batches
 
@@ -104,7 +109,18 @@ def report(
             address.stage, partition=address.partition, metadata=metadata, tags=dict(tags)
         )
     )
-    for check in check_results(content, address.stage) if content is not None else ():
+    if content is not None:
+        report_checks(instance, address, content)
+
+
+def report_checks(instance: dg.DagsterInstance, address: StageAddress, content: Mapping[str, Any]) -> None:
+    """The check results in a `report.json`, as evaluations of the address's newest materialization."""
+    event = latest_event(instance, address)
+    assert event is not None
+    target = AssetCheckEvaluationTargetMaterializationData(
+        storage_id=event.storage_id, run_id=event.run_id, timestamp=event.timestamp
+    )
+    for check in check_results(content, address.stage):
         instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
                 asset_key=dg.AssetKey(address.stage),
@@ -113,5 +129,32 @@ def report(
                 description=check.description,
                 severity=check.severity,
                 metadata=check.metadata,
+                target_materialization_data=target,
+                partition=address.partition,
             )
         )
+
+
+def sync_registration(
+    instance: dg.DagsterInstance, states: Sequence[StageState], versions: Sequence[RegisteredVersion]
+) -> None:
+    """Show models registered outside Dagster as a materialization of `registration`."""
+    address_tags = {
+        DATA_VERSION_TAG: registration_version(versions),
+        CODE_VERSION_TAG: REGISTRATION_CODE_VERSION,
+    }
+    known = instance.get_latest_data_version_record(dg.AssetKey("registration"))
+    if (
+        known is not None
+        and (known.event_log_entry.tags or {}).get(DATA_VERSION_TAG) == address_tags[DATA_VERSION_TAG]
+    ):
+        return
+    tags = address_tags | {DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+    for state in states:
+        if state.address.stage in REGISTERED_MODELS and state.recorded is not None:
+            key, event = dg.AssetKey(state.address.stage), latest_event(instance, state.address)
+            tags[get_input_data_version_tag(key)] = state.recorded.data_version
+            tags[get_input_event_pointer_tag(key)] = str(event.storage_id) if event else BEFORE_EVERY_EVENT
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization("registration", metadata=registration_metadata(versions), tags=tags)
+    )

@@ -29,20 +29,23 @@ def use_project_home(root: Path) -> Path:
 
 
 def bring_up_to_date(root: Path) -> None:
-    """Report the ledger to Dagster and register what it records in MLflow."""
+    """Report the ledger to Dagster, register what it records in MLflow, and show that in Dagster, too."""
     import dagster as dg
 
-    from orchestration.ledger_sync import sync_ledger
+    from orchestration.ledger_sync import sync_ledger, sync_registration
 
     use_project_home(root)
     with dg.DagsterInstance.get() as instance:
         reported = sync_ledger(root, instance)
-    print(f"Dagster: {len(reported)} materializations reported")
-    fresh = {str(state.address) for state in lineage_state(root) if state.plan == "does_not_run"}
-    if not fresh.issuperset(REGISTERED_MODELS):
-        print("MLflow: nothing to register, the models are not up to date")
-        return
-    for version in register_recorded(root):
+        print(f"Dagster: {len(reported)} materializations reported")
+        states = lineage_state(root)
+        fresh = {str(state.address) for state in states if state.plan == "does_not_run"}
+        if not fresh.issuperset(REGISTERED_MODELS):
+            print("MLflow: nothing to register, the models are not up to date")
+            return
+        versions = register_recorded(root)
+        sync_registration(instance, states, versions)
+    for version in versions:
         print(f"MLflow: {version.model} version {version.version} ({version.how})")
 
 
@@ -102,7 +105,9 @@ def start_mlflow(root: Path, port: int) -> subprocess.Popen[bytes]:
 def start_dagster(port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "dagster", "dev", "-m", "orchestration.definitions"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
-    return subprocess.Popen(command, start_new_session=True)
+    # `dagster dev` warns that a newer command of a package we do not need replaces it.
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(command, start_new_session=True, env=environment)
 
 
 def is_open(port: int) -> bool:
