@@ -51,6 +51,8 @@ def bring_up_to_date(root: Path) -> None:
 
 def serve(root: Path, dagster_port: int, mlflow_port: int, pages_port: int) -> None:
     """Run the services in the foreground until interrupted. Raises InputError where a port is taken."""
+    for ending in (signal.SIGINT, signal.SIGTERM):  # a shell starts background commands with SIGINT ignored
+        signal.signal(ending, signal.default_int_handler)
     for name, port in {"dagster": dagster_port, "mlflow": mlflow_port, "pages": pages_port}.items():
         if is_open(port):
             raise InputError(f"port {port} is in use: choose another with --{name}-port")
