@@ -55,8 +55,8 @@ class Detokenizer(nn.Module):
             codes = codes * keep.unsqueeze(-1)
             keep = keep.detach() > 0.5
         visible = F.pad(keep, (self.grid**2, 0), value=True)[:, None, None, :]
-        features = self.transformer(torch.cat([slots, codes], dim=1), visible)
-        return self.head(features[:, : self.grid**2], image_embedding)
+        tokens = torch.cat([slots, codes], dim=1)
+        return self.head(self.transformer(tokens, visible, slice(self.grid**2)), image_embedding)
 
 
 class MaskHead(nn.Module):

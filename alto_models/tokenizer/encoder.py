@@ -44,10 +44,10 @@ class MaskEncoder(nn.Module):
         batch = masks.shape[0]
         patches = self.stem(masks * 2 - 1).flatten(2).transpose(1, 2) + self.positions
         tokens = torch.cat(
-            [self.summary.expand(batch, -1, -1), patches, self.latents.expand(batch, -1, -1)], dim=1
+            [patches, self.summary.expand(batch, -1, -1), self.latents.expand(batch, -1, -1)], dim=1
         )
-        features = self.transformer(tokens, self.attention_mask)
-        return EncodedMask(summary=features[:, 0], latents=features[:, 1 + patches.shape[1] :])
+        features = self.transformer(tokens, self.attention_mask, slice(patches.shape[1], None))
+        return EncodedMask(summary=features[:, 0], latents=features[:, 1:])
 
 
 def causal_latent_mask(context: int, latents: int) -> Tensor:

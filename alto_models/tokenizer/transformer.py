@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ALL = slice(None)
+
 
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
@@ -12,13 +14,24 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x (B, T, W); mask broadcast to (B, heads, T, T), bool, True where a query may look."""
+    def forward(self, x: Tensor, mask: Tensor | None, rows: slice) -> Tensor:
+        """What the tokens `rows` gather from all tokens of x (B, T, W): (B, R, W).
+
+        mask: broadcast to (B, heads, T, T), bool, True where a query (row) may look.
+        """
         batch, tokens, width = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=mask)
-        out: Tensor = self.out(attended.transpose(1, 2).reshape(batch, tokens, width))
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = self._split(F.linear(x[:, rows], weight[:width], bias[:width]), 1)[0]
+        key, value = self._split(F.linear(x, weight[width:], bias[width:]), 2)
+        if mask is not None and mask.shape[-2] == tokens:
+            mask = mask[..., rows, :]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return out
+
+    def _split(self, x: Tensor, parts: int) -> Tensor:
+        """(B, T, parts * W) -> (parts, B, heads, T, W / heads)."""
+        return x.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 class Block(nn.Module):
@@ -29,8 +42,9 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = x + self.attention(self.norm_attention(x), mask)
+    def forward(self, x: Tensor, mask: Tensor | None, rows: slice = ALL) -> Tensor:
+        """The tokens `rows` of x (B, T, W) after the block, (B, R, W)."""
+        x = x[:, rows] + self.attention(self.norm_attention(x), mask, rows)
         out: Tensor = x + self.mlp(self.norm_mlp(x))
         return out
 
@@ -44,10 +58,11 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         initialise(self)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        for block in self.blocks:
+    def forward(self, x: Tensor, mask: Tensor | None, rows: slice = ALL) -> Tensor:
+        """Features of the tokens `rows` of x (B, T, W); others are not computed where nothing needs them."""
+        for block in self.blocks[:-1]:
             x = block(x, mask)
-        out: Tensor = self.norm(x)
+        out: Tensor = self.norm(self.blocks[-1](x, mask, rows))
         return out
 
 
