@@ -1,6 +1,7 @@
 """The training loop of every stage: a step that reads top to bottom, exact resume, a clear stop."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ class Training:
         if restored is None:
             return 0
         step, extra = restored
+        print(f"going on after step {step} of {self.total_steps}", file=sys.stderr)
         self._recent[:] = extra["recent"]
         return step
 
