@@ -34,7 +34,7 @@ def locating(
         image = image_embeddings(model, normalise(scenes.images[rows.start : rows.stop]))
         asked = [_single(scenes, row) for row in rows]
         branches = [
-            [maker.branch(*locate_turn(scenes.notes[row], q)) for q in mine]
+            [maker.branch(locate_turn(scenes.notes[row], q)) for q in mine]
             for row, mine in zip(rows, asked, strict=True)
         ]
         batch = pack([maker.prefix] * len(rows), branches, maker.padding)

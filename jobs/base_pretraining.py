@@ -21,10 +21,10 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from alto_models.altollm.checkpoint import save_llm
-from alto_models.altollm.network import NetworkConfig, build_network, embed_patches
+from alto_models.altollm.network import NetworkConfig, build_network, embed_patches, hidden_states
 from alto_models.altollm.optimizer import build_optimizer
 from alto_models.altollm.processor import normalise
-from alto_models.altollm.supervised import score_answers
+from alto_models.altollm.supervised import score_hidden
 from alto_models.altollm.vocabulary import build_word_tokenizer
 from alto_models.training.loop import StepResult, Training
 from alto_models.training.schedule import LearningRate
@@ -32,13 +32,14 @@ from jobs.base_batches import BaseBatches
 from jobs.base_evaluation import locating
 from jobs.base_questions import words
 from jobs.base_scenes import SCENES_A_FILE, ScenePool, read_scenes, write_scenes
-from jobs.base_vision import DenseHead, cell_labels, image_token_words, naming_loss
+from jobs.base_vision import DenseHead, PointingHead, cell_labels, image_token_words, naming_loss
 
 VISION_BATCH = 16  # scenes a step
 LANGUAGE_BATCH = 8
 PLACES = 9  # asked for in one visit to a scene
 DENSE_WEIGHT = 0.3  # of the dense labels in the second phase
 TOWER_RATE = 0.25  # of the learning rate, for the vision tower in the second phase
+POINTING_WEIGHT = 0.5  # of pointing at the targets in the second phase
 NAMING_WEIGHT = 0.3  # of the words for image tokens in the second phase
 VISION_RATE = LearningRate(peak=6e-3, final=6e-4, warmup_steps=50)
 LANGUAGE_RATE = LearningRate(peak=4e-3, final=1e-4, warmup_steps=50)
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tokenizer = build_word_tokenizer(words())
     model = build_network(network, tokenizer)
     head = DenseHead(network.vision_width, network.patch_size)
+    pointer = PointingHead(network.text_width)
     maker = BaseBatches(tokenizer, model.config.image_seq_length, PLACES)
 
     def dense(scenes: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,8 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     def language_step(step: int) -> StepResult:
         scenes = batch_of(step, LANGUAGE_BATCH, len(pool))
         image, dense_loss, accuracy = dense(scenes)
-        batch = maker.batch(pool, scenes, np.random.default_rng([arguments.seed, step]))
-        scores = score_answers(model, image, batch)
+        batch, pointing = maker.batch(pool, scenes, np.random.default_rng([arguments.seed, step]))
+        hidden = hidden_states(model, image, batch)
+        scores = score_hidden(model, hidden, batch)
+        found = pointer(hidden[pointing.row, pointing.position], image[pointing.row], pointing.tokens)
         names = image_token_words(
             pool.cells[scenes],
             [pool.notes[scene] for scene in scenes],
@@ -78,17 +82,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         naming = naming_loss(model.lm_head(image), names)
         return StepResult(
-            loss=scores.loss + DENSE_WEIGHT * dense_loss + NAMING_WEIGHT * naming,
+            loss=scores.loss + DENSE_WEIGHT * dense_loss + NAMING_WEIGHT * naming + POINTING_WEIGHT * found,
             samples=[str(scene) for scene in scenes],
             figures={
                 "language": scores.loss.detach(),
                 "tokens": scores.token_accuracy,
                 "naming": naming.detach(),
+                "pointing": found.detach(),
             }
             | _attributes(accuracy),
         )
 
-    trained = nn.ModuleDict({"model": model, "head": head})
+    trained = nn.ModuleDict({"model": model, "head": head, "pointer": pointer})
     tower = {model.model.vision_tower: TOWER_RATE, head: TOWER_RATE}
     vision = build_optimizer(trained)
     _train(trained, vision, arguments.work / "vision", vision_step, arguments.vision_steps, VISION_RATE)

@@ -1,5 +1,7 @@
 """What a base model is asked about a scene, as InternVL itself was: captions, places, descriptions."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from alto_models.altollm.conversation import ADAPTIVE_SUFFIX, MASK_ANSWER, NO_TARGET_ANSWER
@@ -21,21 +23,33 @@ def box_text(thing: Thing) -> str:
     return f"{BOX_START}{' '.join(str(edge) for edge in thing.box)}{BOX_END}"
 
 
-def turns(note: SceneNotes, rng: np.random.Generator, *, locate: int, caption: bool) -> list[tuple[str, str]]:
-    """(question, answer) of one visit to a scene: `locate` places, a description, and perhaps a caption."""
-    things = sorted(note.things, key=lambda thing: thing.box[0] + thing.box[2])
+class Turn(NamedTuple):
+    """targets: indices of the things that the answer gives the place of, if that is what was asked for."""
+
+    question: str
+    answer: str
+    targets: tuple[int, ...] = ()
+
+
+def turns(note: SceneNotes, rng: np.random.Generator, *, locate: int, caption: bool) -> list[Turn]:
+    """What is asked in one visit to a scene: `locate` places, a description, and perhaps a caption."""
+    things = sorted(note.things, key=_left_to_right)
     chosen = rng.permutation(len(note.questions))[:locate]
     found = [locate_turn(note, int(index)) for index in chosen]
     described = things[int(rng.integers(len(things)))]
-    found.append((f"Describe {box_text(described)}.", described.words))
+    found.append(Turn(f"Describe {box_text(described)}.", described.words))
     if caption:
-        found.append((CAPTION_PROMPT, " ".join(f"{thing.words}{box_text(thing)}" for thing in things)))
+        found.append(Turn(CAPTION_PROMPT, " ".join(f"{thing.words}{box_text(thing)}" for thing in things)))
     return found
 
 
-def locate_turn(note: SceneNotes, index: int) -> tuple[str, str]:
+def locate_turn(note: SceneNotes, index: int) -> Turn:
     """Where is what question `index` means? Boxes from left to right, or that there is none."""
     question = note.questions[index]
-    targets = sorted((note.things[target] for target in question.targets), key=lambda t: t.box[0] + t.box[2])
-    answer = "".join(box_text(thing) for thing in targets) or NO_TARGET_ANSWER
-    return f"Locate {REFERENCE_START}{question.text}{REFERENCE_END}.", answer
+    meant = sorted((note.things[target] for target in question.targets), key=_left_to_right)
+    answer = "".join(box_text(thing) for thing in meant) or NO_TARGET_ANSWER
+    return Turn(f"Locate {REFERENCE_START}{question.text}{REFERENCE_END}.", answer, question.targets)
+
+
+def _left_to_right(thing: Thing) -> int:
+    return thing.box[0] + thing.box[2]

@@ -20,6 +20,7 @@ ATTRIBUTES = (("shape", SHAPES), ("colour", tuple(COLOURS)), ("fill", FILLS))
 _CLASSES = [len(names) + 1 for _, names in ATTRIBUTES]  # 0: background
 _BOX = 4
 _COVERED_CELLS = 3
+_SHARPNESS = 12.0  # of a softmax over cosines
 
 
 def cell_labels(
@@ -70,6 +71,25 @@ def naming_loss(logits_BTV: Tensor, words_BT3: Tensor) -> Tensor:  # noqa: N803
     named = words_BT3[..., 0] >= 0
     log_probs = logits_BTV[named].log_softmax(-1)
     return -log_probs.gather(1, words_BT3[named]).mean()
+
+
+class PointingHead(nn.Module):
+    """Which image tokens an answer is going to be about, told from the last hidden state before it.
+
+    Like the dense head it is thrown away: it lets the language model learn what an expression means before it
+    can write coordinates.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+
+    def forward(self, hidden_QW: Tensor, image_QTW: Tensor, tokens_QT: Tensor) -> Tensor:  # noqa: N803
+        """Mean cross-entropy of the image tokens (Q, T) that the targets cover."""
+        keys = functional.normalize(self.key(image_QTW), dim=-1)
+        scores = (keys @ functional.normalize(self.query(hidden_QW), dim=-1)[..., None])[..., 0]
+        return functional.cross_entropy(scores * _SHARPNESS, tokens_QT)
 
 
 class DenseHead(nn.Module):

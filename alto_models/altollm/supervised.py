@@ -37,6 +37,12 @@ def score_answers(
 
     image: (B, image tokens, width).
     """
-    hidden = hidden_states(model, image, batch)[:, :-1]
+    return score_hidden(model, hidden_states(model, image, batch), batch)
+
+
+def score_hidden(
+    model: "InternVLForConditionalGeneration", hidden: Tensor, batch: PackedBatch
+) -> AnswerScores:
+    """As `score_answers`, from the last hidden states (B, T, width)."""
     learned = batch.labels[:, 1:] != IGNORED
-    return AnswerScores(logits=model.lm_head(hidden[learned]), labels=batch.labels[:, 1:][learned])
+    return AnswerScores(logits=model.lm_head(hidden[:, :-1][learned]), labels=batch.labels[:, 1:][learned])
