@@ -1,0 +1,121 @@
+"""One job from its frozen order: what it gets, what it leaves, and when its result is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from data_contracts.errors import InputError
+from jobs.runner import worker
+from jobs.runner.check_failed import CheckFailed
+from jobs.runner.context import Check, JobConfig, StageContext, StageReport
+from jobs.runner.job_spec import JobSpec
+from jobs.runner.metric_log import MetricLog, MetricPoint
+
+
+class Config(JobConfig):
+    rate: float
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> JobSpec:
+    return JobSpec(
+        stage="mask_tokens",
+        partition=None,
+        partition_items=(),
+        profile="smoke",
+        fingerprint="0" * 32,
+        parameters={"rate": 0.5},
+        seed=7,
+        threads=1,
+        inputs={},
+        input_hashes={},
+        work=tmp_path / "work",
+    )
+
+
+@pytest.fixture
+def run_as_job(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., StageReport]], None]:
+    def install(run: Callable[[Config, StageContext], StageReport]) -> None:
+        module = SimpleNamespace(Config=Config, run=run)
+        monkeypatch.setattr(worker.importlib, "import_module", lambda name: module)
+
+    return install
+
+
+def test_job_gets_typed_parameters_and_an_empty_output(spec: JobSpec, run_as_job: Callable) -> None:
+    spec.staging.mkdir(parents=True)
+    (spec.staging / "left by a killed run").touch()
+
+    def run(config: Config, context: StageContext) -> StageReport:
+        assert config.rate == 0.5
+        assert context.seed == 7
+        assert list(context.output.iterdir()) == []
+        (context.output / "result").write_text("done")
+        return StageReport(figures={"iou": 0.25})
+
+    run_as_job(run)
+    worker.execute(spec)
+    assert json.loads((spec.staging / "report.json").read_text()) == {"figures": {"iou": 0.25}, "checks": []}
+    assert sorted(path.name for path in spec.staging.iterdir()) == ["report.json", "result"]
+
+
+def test_failed_blocking_check_refuses_the_result_and_keeps_it(spec: JobSpec, run_as_job: Callable) -> None:
+    check = Check(name="training_health", passed=False, reason="loss rose", blocking=True)
+    run_as_job(lambda config, context: StageReport(figures={}, checks=(check,)))
+    with pytest.raises(CheckFailed, match="training_health: loss rose") as caught:
+        worker.execute(spec)
+    assert not spec.staging.exists()
+    assert (spec.rejected / "report.json").exists()
+    assert caught.value.report["checks"][0]["name"] == "training_health"
+
+
+def test_failed_check_that_does_not_block_is_reported_only(spec: JobSpec, run_as_job: Callable) -> None:
+    check = Check(name="beats_baselines", passed=False, reason="not yet")
+    run_as_job(lambda config, context: StageReport(figures={}, checks=(check,)))
+    worker.execute(spec)
+    (written,) = json.loads((spec.staging / "report.json").read_text())["checks"]
+    assert written == {
+        "name": "beats_baselines",
+        "passed": False,
+        "blocking": False,
+        "reason": "not yet",
+        "details": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("parameters", "line"),
+    [
+        ({"rate": 0.5, "rato": 1}, "mask_tokens.rato: unknown parameter"),
+        ({}, "mask_tokens.rate: Field required"),
+        ({"rate": "fast"}, "mask_tokens.rate: Input should be a valid number"),
+    ],
+)
+def test_wrong_parameters_are_one_line_with_the_key(
+    spec: JobSpec, run_as_job: Callable, parameters: dict, line: str
+) -> None:
+    run_as_job(lambda config, context: pytest.fail("must not run"))
+    with pytest.raises(InputError, match=line) as caught:
+        worker.execute(spec.model_copy(update={"parameters": parameters}))
+    assert "\n" not in str(caught.value)
+
+
+def test_order_survives_the_file(spec: JobSpec) -> None:
+    spec.write()
+    assert JobSpec.read(spec.path) == spec
+
+
+def test_metric_log_keeps_the_last_point_of_a_step_and_skips_a_torn_line(tmp_path: Path) -> None:
+    heard: list[MetricPoint] = []
+    log = MetricLog(tmp_path / "metrics.jsonl", listeners=(heard.append,))
+    log.append(1, {"loss": 2.0})
+    log.append(2, {"loss": 1.5})
+    with log.path.open("a") as file:
+        file.write('{"step": 3, "lo')  # killed while writing
+        file.write("\n")
+    log.append(2, {"loss": 1.25})
+    assert list(log.read()) == [MetricPoint(1, {"loss": 2.0}), MetricPoint(2, {"loss": 1.25})]
+    assert len(heard) == 3
