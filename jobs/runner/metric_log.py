@@ -17,6 +17,9 @@ class MetricLog:
     def __init__(self, path: Path, listeners: tuple[Callable[[MetricPoint], None], ...] = ()) -> None:
         self.path = path
         self._listeners = listeners
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            with path.open("a") as file:  # after the line a killed process was writing
+                file.write("\n")
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
         point = MetricPoint(step, dict(values))
@@ -33,7 +36,7 @@ class MetricLog:
         for line in self.path.read_text().splitlines():
             try:
                 point = json.loads(line)
-            except json.JSONDecodeError:  # the line a killed process was writing
+            except json.JSONDecodeError:  # torn by a kill
                 continue
             points[point.pop("step")] = point
         for step in sorted(points):
