@@ -86,7 +86,10 @@ def test_boundary_iou_sees_what_iou_hides() -> None:
 
 def test_giou_ciou_and_no_target_accuracies() -> None:
     empty = np.zeros((10, 10), bool)
-    half, quarter = rectangle(slice(0, 5), slice(0, 10), (10, 10)), rectangle(slice(0, 5), slice(0, 5), (10, 10))
+    half, quarter = (
+        rectangle(slice(0, 5), slice(0, 10), (10, 10)),
+        rectangle(slice(0, 5), slice(0, 5), (10, 10)),
+    )
     pairs = [
         overlap(quarter, half),  # IoU 1/2
         overlap(empty, empty),  # no target, nothing predicted
