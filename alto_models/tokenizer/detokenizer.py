@@ -12,6 +12,8 @@ from alto_models.tokenizer.transformer import (
     line_positions,
 )
 
+PIXEL_FEATURES = 16  # compared with each mask pixel (P)
+
 
 class Detokenizer(nn.Module):
     """Bidirectional ViT over G x G mask slots and the kept codes, then a light mask head.
@@ -60,7 +62,11 @@ class Detokenizer(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Slot features -> 4 G x 4 G map, joined with the image features there -> mask logits."""
+    """Slot features and image features -> mask logits.
+
+    Two terms: logits drawn from the joined features on the 4 G x 4 G map, and the agreement of what the
+    joined features look for (a query at each place) with fine image features of each pixel there.
+    """
 
     def __init__(self, config: TokenizerConfig, embedding_width: int) -> None:
         super().__init__()
@@ -68,20 +74,30 @@ class MaskHead(nn.Module):
         self.subpixels = config.mask_size // (config.grid * FEATURES_PER_SLOT)
         self.expand = nn.Linear(config.width, config.head_width * FEATURES_PER_SLOT**2)
         self.image = nn.Conv2d(embedding_width, config.head_width, 1)
+        self.image_pixels = nn.Conv2d(embedding_width, PIXEL_FEATURES * self.subpixels**2, 1)
         self.join = nn.Conv2d(config.head_width, config.head_width, 3, padding=1)
+        self.query = nn.Conv2d(config.head_width, PIXEL_FEATURES, 1)
         self.logits = nn.Conv2d(config.head_width, self.subpixels**2, 3, padding=1)
         initialise(self)
 
     def forward(self, slots: Tensor, image_embedding: Tensor) -> Tensor:
         """slots (B, G * G, W), image_embedding (I, C, 4 G, 4 G) -> (B, M, M)."""
         batch, grid, up = slots.shape[0], self.grid, FEATURES_PER_SLOT
-        fine = self.expand(slots).view(batch, grid, grid, up, up, self.width)
+        coarse = self.expand(slots).view(batch, grid, grid, up, up, self.width)
         # Channels last in memory: the layout of `expand`'s output, and the faster one for convolutions.
-        fine = fine.transpose(2, 3).reshape(batch, grid * up, grid * up, self.width).permute(0, 3, 1, 2)
-        fine = fine + _per_mask(self.image(image_embedding), batch)
-        fine = F.gelu(fine)
-        fine = F.gelu(self.join(fine))
-        return F.pixel_shuffle(self.logits(fine), self.subpixels).squeeze(1)
+        coarse = coarse.transpose(2, 3).reshape(batch, grid * up, grid * up, self.width).permute(0, 3, 1, 2)
+        joined = F.gelu(coarse + _per_mask(self.image(image_embedding), batch))
+        joined = F.gelu(self.join(joined))
+        logits = self.logits(joined) + self._agreement(self.query(joined), image_embedding)
+        return F.pixel_shuffle(logits, self.subpixels).squeeze(1)
+
+    def _agreement(self, query: Tensor, image_embedding: Tensor) -> Tensor:
+        """query (B, P, 4 G, 4 G) -> (B, subpixels ** 2, 4 G, 4 G): dot products with the pixels' features."""
+        images = image_embedding.shape[0]
+        pixels = self.image_pixels(image_embedding).unflatten(1, (PIXEL_FEATURES, -1))
+        by_image = query.unflatten(0, (images, -1))
+        agreement = torch.einsum("ikpyx,ipsyx->iksyx", by_image, pixels)
+        return agreement.flatten(0, 1) * PIXEL_FEATURES**-0.5
 
 
 def _per_mask(per_image: Tensor, batch: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from alto_models.tokenizer.config import TokenizerConfig
 
-COMMITMENT_WEIGHT = 0.02
+COMMITMENT_WEIGHT = 0.25
 USAGE_DECAY = 0.99
 DEAD_BELOW = 0.03  # of an entry's fair share of picks
 
