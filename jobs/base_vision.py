@@ -24,7 +24,7 @@ _SHARPNESS = 12.0  # of a softmax over cosines
 
 
 def cell_labels(
-    cells_BGG: NDArray[np.int8],
+    cells_BGG: NDArray[np.int8],  # noqa: N803
     notes: list[SceneNotes],
 ) -> tuple[Tensor, Tensor]:
     """Classes (B, G, G, 3) int64, one an attribute, 0 for background; boxes (B, G, G, 4) in 0..1, NaN there."""

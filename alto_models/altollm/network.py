@@ -1,10 +1,10 @@
 """Builds a small InternVL and runs it: image embeddings, hidden states of packed sequences."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -31,6 +31,12 @@ class NetworkConfig(BaseModel):
     text_heads: int = 5
     text_mlp_width: int = 384
     max_positions: int = 2048
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> Self:
+        if self.vision_width % self.vision_heads or self.text_width % (2 * self.text_heads):
+            raise ValueError("vision_width must be a multiple of vision_heads, text_width of 2 * text_heads")
+        return self
 
 
 def build_network(

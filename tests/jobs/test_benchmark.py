@@ -380,6 +380,7 @@ def tiny_llm() -> AltoLLM:
         vision_mlp_width=32,
         text_width=48,
         text_layers=1,
+        text_heads=4,
         text_mlp_width=48,
     )
     torch.manual_seed(1)
