@@ -23,12 +23,17 @@ from alto_models.altollm.examples import (
     join_examples,
     read_mask_codes,
 )
-from alto_models.altollm.network import NetworkConfig, build_network, image_embeddings
+from alto_models.altollm.network import (
+    NetworkConfig,
+    build_network,
+    grow_vocabulary,
+    image_embeddings,
+)
 from alto_models.altollm.optimizer import build_optimizer
 from alto_models.altollm.packing import pack
 from alto_models.altollm.processor import normalise
 from alto_models.altollm.supervised import score_answers
-from alto_models.altollm.vocabulary import PADDING, add_mask_vocabulary, build_word_tokenizer, token_id
+from alto_models.altollm.vocabulary import PADDING, build_word_tokenizer, token_id
 from alto_models.data.referring import ReferringImages
 from alto_models.tokenizer.model import load_tokenizer
 from alto_models.training.loop import StepResult, Training
@@ -44,6 +49,9 @@ class Config(JobConfig):
     steps: int = Field(gt=0)
     images_per_step: int = Field(gt=0)
     records_per_image: int = Field(gt=0, description="packed into one sequence, at most")
+    code_half_life: float | None = Field(
+        gt=0, description="codes after which their weight in the loss has halved; null: all weigh the same"
+    )
     adaptive_share: float = Field(ge=0, le=1, description="of prompts that ask for an adaptive length")
     learning_rate: LearningRate
     weight_decay: float = Field(ge=0)
@@ -90,14 +98,13 @@ def start(config: Config, base: Path, images: ReferringImages, codebook_size: in
     else:
         tokenizer = build_word_tokenizer(_words(images))
         model = build_network(config.network, tokenizer)
-    add_mask_vocabulary(tokenizer, codebook_size)
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    grow_vocabulary(model, tokenizer, codebook_size)
     return AltoLLM(model, tokenizer)
 
 
 def train(config: Config, context: StageContext, llm: AltoLLM, examples: list[ExampleImage]) -> None:
     """Train `llm` in place, from the last checkpoint in `context.work` on."""
-    maker = BranchMaker(llm.tokenizer, llm.vocabulary, llm.template)
+    maker = BranchMaker(llm.tokenizer, llm.vocabulary, llm.template, config.code_half_life)
     padding = token_id(llm.tokenizer, PADDING)
 
     def forward(step: int) -> StepResult:

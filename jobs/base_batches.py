@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alto_models.altollm.conversation import Template
 from alto_models.altollm.packing import Branch, PackedBatch, pack
-from alto_models.altollm.vocabulary import PADDING, token_id
+from alto_models.altollm.vocabulary import BOX_START, PADDING, token_id
 from jobs.base_questions import Turn, turns
 from jobs.base_scenes import ScenePool
 
@@ -19,7 +19,7 @@ CAPTION_SHARE = 0.25  # of batches: with long and short rows in one batch, most 
 
 
 class Pointing(NamedTuple):
-    """Q questions with a target. row, position: (Q,) of the last token before the answer.
+    """Q questions with a target. row, position: (Q,) of the token that begins the first box of the answer.
     tokens: (Q, image tokens), share of the targets' cells that lie in each image token; sums to 1."""
 
     row: Tensor
@@ -37,6 +37,7 @@ class BaseBatches:
         self.template = Template()
         self.prefix = self.template.image_ids(tokenizer, image_tokens)
         self.padding = token_id(tokenizer, PADDING)
+        self.box_start = token_id(tokenizer, BOX_START)
         self.question_ids = lru_cache(200_000)(lambda text: self.template.question_ids(tokenizer, text))
         self.answer_ids = lru_cache(200_000)(lambda text: self.template.answer_ids(tokenizer, text))
 
@@ -56,7 +57,8 @@ class BaseBatches:
             for turn, branch in zip(mine, branches[row], strict=True):
                 tokens = self._covered(pool.cells[scene], turn.targets)
                 if tokens.any():
-                    places.append((row, end + branch.prompt_length - 1, tokens / tokens.sum()))
+                    first_box = branch.ids.index(self.box_start, branch.prompt_length)
+                    places.append((row, end + first_box, tokens / tokens.sum()))
                 end += len(branch.ids)
         row_Q, position_Q, tokens_Q = zip(*places, strict=True)  # noqa: N806
         pointing = Pointing(

@@ -42,7 +42,8 @@ def locating(
         for row, (mine, questions) in enumerate(zip(branches, asked, strict=True)):
             position = len(maker.prefix)
             for branch, question in zip(mine, questions, strict=True):
-                places.append((row, position + branch.prompt_length + 1))
+                first_box = branch.ids.index(maker.box_start, branch.prompt_length)
+                places.append((row, position + first_box + 1))
                 note = scenes.notes[rows[row]]
                 targets.append(note.things[note.questions[question].targets[0]])
                 chance.append(1 / len(note.things))

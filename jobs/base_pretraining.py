@@ -36,7 +36,7 @@ from jobs.base_vision import DenseHead, PointingHead, cell_labels, image_token_w
 
 VISION_BATCH = 16  # scenes a step
 LANGUAGE_BATCH = 8
-PLACES = 9  # asked for in one visit to a scene
+PLACES = 8  # asked for in one visit to a scene
 DENSE_WEIGHT = 0.3  # of the dense labels in the second phase
 TOWER_RATE = 0.25  # of the learning rate, for the vision tower in the second phase
 POINTING_WEIGHT = 0.5  # of pointing at the targets in the second phase

@@ -10,7 +10,18 @@ from jobs.base_scenes import BINS, SceneNotes, Thing
 from jobs.sample_scenes.expressions import VOCABULARY
 
 CAPTION_PROMPT = "Describe the image."
-_TEXTS = (CAPTION_PROMPT, "Locate Describe Segment", ADAPTIVE_SUFFIX, MASK_ANSWER, NO_TARGET_ANSWER)
+# A segmentation model is asked with these words too, and answers in the same form with another kind of place.
+VERBS = ("Locate", "Segment")
+PLACE_ANSWER = "The box appears at {boxes}."
+_TEXTS = (
+    CAPTION_PROMPT,
+    *VERBS,
+    "Describe",
+    PLACE_ANSWER.format(boxes=""),
+    ADAPTIVE_SUFFIX,
+    MASK_ANSWER,
+    NO_TARGET_ANSWER,
+)
 
 
 def words() -> set[str]:
@@ -35,7 +46,7 @@ def turns(note: SceneNotes, rng: np.random.Generator, *, locate: int, caption: b
     """What is asked in one visit to a scene: `locate` places, a description, and perhaps a caption."""
     things = sorted(note.things, key=_left_to_right)
     chosen = rng.permutation(len(note.questions))[:locate]
-    found = [locate_turn(note, int(index)) for index in chosen]
+    found = [locate_turn(note, int(index), VERBS[int(rng.integers(len(VERBS)))]) for index in chosen]
     described = things[int(rng.integers(len(things)))]
     found.append(Turn(f"Describe {box_text(described)}.", described.words))
     if caption:
@@ -43,12 +54,13 @@ def turns(note: SceneNotes, rng: np.random.Generator, *, locate: int, caption: b
     return found
 
 
-def locate_turn(note: SceneNotes, index: int) -> Turn:
+def locate_turn(note: SceneNotes, index: int, verb: str = VERBS[0]) -> Turn:
     """Where is what question `index` means? Boxes from left to right, or that there is none."""
     question = note.questions[index]
     meant = sorted((note.things[target] for target in question.targets), key=_left_to_right)
-    answer = "".join(box_text(thing) for thing in meant) or NO_TARGET_ANSWER
-    return Turn(f"Locate {REFERENCE_START}{question.text}{REFERENCE_END}.", answer, question.targets)
+    boxes = "".join(box_text(thing) for thing in meant)
+    answer = PLACE_ANSWER.format(boxes=boxes) if boxes else NO_TARGET_ANSWER
+    return Turn(f"{verb} {REFERENCE_START}{question.text}{REFERENCE_END}.", answer, question.targets)
 
 
 def _left_to_right(thing: Thing) -> int:

@@ -82,11 +82,20 @@ def join_examples(images: ReferringImages, codes: MaskCodes, thumbnail_size: int
 
 
 class BranchMaker:
-    """Turns examples into token ids; the codes must be of a codebook that `vocabulary` covers."""
+    """Turns examples into token ids; the codes must be of a codebook that `vocabulary` covers.
+
+    code_half_life: after this many codes their weight in the loss has halved: the first say where the mask
+    is, each later one adds less. None: all weigh the same.
+    """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, vocabulary: MaskVocabulary, template: Template
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        vocabulary: MaskVocabulary,
+        template: Template,
+        code_half_life: float | None = None,
     ) -> None:
+        self.code_half_life = code_half_life
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self.template = template
@@ -97,10 +106,18 @@ class BranchMaker:
         """Question and answer: all codes of the mask, or with `adaptive` the kept ones."""
         prompt = self.prompt_ids(segment_prompt(expression, adaptive=adaptive))
         codes: Sequence[int] = example.codes[: example.length] if adaptive else example.codes
-        answer = self._no_target
-        if codes:
-            answer = mask_answer_ids(self.tokenizer, self.template, self.vocabulary.encode(codes))
-        return Branch(ids=[*prompt, *answer], prompt_length=len(prompt))
+        if not codes:
+            return Branch(ids=[*prompt, *self._no_target], prompt_length=len(prompt))
+        answer = mask_answer_ids(self.tokenizer, self.template, self.vocabulary.encode(codes))
+        return Branch(ids=[*prompt, *answer], prompt_length=len(prompt), weights=self._weights(answer))
+
+    def _weights(self, answer: Sequence[int]) -> list[float]:
+        weights = [1.0] * len(answer)
+        if self.code_half_life is not None:
+            first = answer.index(self.vocabulary.start) + 1
+            for place in range(first, answer.index(self.vocabulary.end)):
+                weights[place] = 0.5 ** ((place - first) / self.code_half_life)
+        return weights
 
 
 def draw_branches(

@@ -9,7 +9,17 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from alto_models.altollm.packing import PackedBatch
-from alto_models.altollm.vocabulary import IMAGE_CONTEXT, PADDING, TURN_END, token_id
+from alto_models.altollm.vocabulary import (
+    BOX_END,
+    BOX_START,
+    IMAGE_CONTEXT,
+    MASK_END,
+    MASK_START,
+    PADDING,
+    TURN_END,
+    add_mask_vocabulary,
+    token_id,
+)
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
@@ -93,6 +103,24 @@ def build_network(
         grid = config.image_size // config.patch_size
         embeddings.position_embeddings[0, 1:] = sine_cosine_positions(grid, config.vision_width)
     return model
+
+
+def grow_vocabulary(
+    model: "InternVLForConditionalGeneration", tokenizer: PreTrainedTokenizerBase, codebook_size: int
+) -> None:
+    """Add the mask vocabulary to tokenizer and model.
+
+    New embeddings are drawn around the mean of the old ones. Start and end of a mask begin as those of a box
+    where the base model knows boxes: like a box, a mask is a place written as tokens.
+    """
+    known = tokenizer.get_vocab()
+    add_mask_vocabulary(tokenizer, codebook_size)
+    model.resize_token_embeddings(len(tokenizer))
+    embeddings = model.get_input_embeddings().weight
+    with torch.no_grad():
+        for token, model_token in ((MASK_START, BOX_START), (MASK_END, BOX_END)):
+            if token not in known and model_token in known:
+                embeddings[token_id(tokenizer, token)] = embeddings[known[model_token]]
 
 
 def sine_cosine_positions(grid: int, width: int) -> Tensor:

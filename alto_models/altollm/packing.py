@@ -18,10 +18,14 @@ PADDED = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """Token ids after the prefix; the first `prompt_length` are given, the rest is to be learned."""
+    """Token ids after the prefix; the first `prompt_length` are given, the rest is to be learned.
+
+    weights: of the learned tokens in the loss, () for 1 each.
+    """
 
     ids: Sequence[int]
     prompt_length: int
+    weights: Sequence[float] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +34,14 @@ class PackedBatch:
 
     ids, positions: (B, T) int64. branch: (B, T) int64, `PREFIX`, 1… for the branches, `PADDED`.
     labels: (B, T) int64, the token itself where it is to be learned, else `IGNORED`.
+    weights: (B, T) float32, of each learned token in the loss; 0 elsewhere.
     """
 
     ids: Tensor
     positions: Tensor
     branch: Tensor
     labels: Tensor
+    weights: Tensor
 
     def attention_mask(self) -> Tensor:
         """(B, 1, T, T) bool: True where the token (row) may look at another (column)."""
@@ -51,22 +57,24 @@ def pack(
     """One row a prefix, with its branches in the order given."""
     rows = [_row(prefix, mine) for prefix, mine in zip(prefixes, branches, strict=True)]
     length = max(len(row[0]) for row in rows)
-    fills = (padding_id, 0, PADDED, IGNORED)
+    fills = (padding_id, 0, PADDED, IGNORED, 0.0)
     columns = [
         torch.tensor([[*row[index], *[fill] * (length - len(row[0]))] for row in rows])
         for index, fill in enumerate(fills)
     ]
-    ids, positions, branch, labels = columns
-    return PackedBatch(ids=ids, positions=positions, branch=branch, labels=labels)
+    ids, positions, branch, labels, weights = columns
+    return PackedBatch(ids=ids, positions=positions, branch=branch, labels=labels, weights=weights)
 
 
-def _row(prefix: Sequence[int], branches: Sequence[Branch]) -> tuple[list[int], ...]:
+def _row(prefix: Sequence[int], branches: Sequence[Branch]) -> tuple[list, ...]:
     ids, positions = list(prefix), list(range(len(prefix)))
-    number, labels = [PREFIX] * len(prefix), [IGNORED] * len(prefix)
+    number, labels, weights = [PREFIX] * len(prefix), [IGNORED] * len(prefix), [0.0] * len(prefix)
     for index, branch in enumerate(branches, start=1):
         ids += branch.ids
         positions += range(len(prefix), len(prefix) + len(branch.ids))
         number += [index] * len(branch.ids)
         labels += [IGNORED] * branch.prompt_length
         labels += branch.ids[branch.prompt_length :]
-    return ids, positions, number, labels
+        weights += [0.0] * branch.prompt_length
+        weights += branch.weights or [1.0] * (len(branch.ids) - branch.prompt_length)
+    return ids, positions, number, labels, weights

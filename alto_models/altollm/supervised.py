@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerScores:
-    """One entry a learned token, N of them: its logits (N, vocabulary) and its label (N,)."""
+    """One entry a learned token, N of them: its logits (N, vocabulary), label (N,) and weight (N,)."""
 
     logits: Tensor
     labels: Tensor
+    weights: Tensor
 
     @property
     def loss(self) -> Tensor:
-        """Mean cross-entropy over all learned tokens of the batch."""
-        return functional.cross_entropy(self.logits, self.labels)
+        """Weighted mean cross-entropy over all learned tokens of the batch."""
+        losses = functional.cross_entropy(self.logits, self.labels, reduction="none")
+        return (losses * self.weights).sum() / self.weights.sum()
 
     @property
     def token_accuracy(self) -> Tensor:
@@ -45,4 +47,8 @@ def score_hidden(
 ) -> AnswerScores:
     """As `score_answers`, from the last hidden states (B, T, width)."""
     learned = batch.labels[:, 1:] != IGNORED
-    return AnswerScores(logits=model.lm_head(hidden[:, :-1][learned]), labels=batch.labels[:, 1:][learned])
+    return AnswerScores(
+        logits=model.lm_head(hidden[:, :-1][learned]),
+        labels=batch.labels[:, 1:][learned],
+        weights=batch.weights[:, 1:][learned],
+    )
