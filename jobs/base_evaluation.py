@@ -10,7 +10,7 @@ from alto_models.altollm.network import hidden_states, image_embeddings
 from alto_models.altollm.packing import pack
 from alto_models.altollm.processor import normalise
 from jobs.base_batches import BaseBatches
-from jobs.base_questions import locate_turn
+from jobs.base_questions import locate_turn, square_names
 from jobs.base_scenes import BINS, ScenePool, Thing
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ _EDGES = 4
 def locating(
     model: "InternVLForConditionalGeneration", maker: BaseBatches, scenes: ScenePool
 ) -> dict[str, float]:
-    """Expressions with one target: share of greedy boxes whose centre is in the target's box, mean box IoU,
-    and what picking any of the scene's things would give."""
-    numbers = torch.tensor([maker.tokenizer.convert_tokens_to_ids(str(number)) for number in range(BINS)])
+    """Expressions with one target: share of right squares, of greedy boxes whose centre is in the target's
+    box, mean box IoU, and what picking any of the scene's things would give."""
+    numbers = torch.tensor(maker.tokenizer.convert_tokens_to_ids([str(number) for number in range(BINS)]))
+    squares = torch.tensor(maker.tokenizer.convert_tokens_to_ids(square_names()))
+    right_square: list[bool] = []
     hits, overlaps, chance = [], [], []
     for start in range(0, len(scenes), _BATCH):
         rows = range(start, min(start + _BATCH, len(scenes)))
@@ -50,16 +52,18 @@ def locating(
                 position += len(branch.ids)
         row_Q, first_Q = torch.tensor(places).T  # noqa: N806
         ids = batch.ids.clone()
-        for edge in range(_EDGES):
-            hidden = hidden_states(model, image, replace(batch, ids=ids))[row_Q, first_Q + edge - 1]
-            ids[row_Q, first_Q + edge] = numbers[model.lm_head(hidden)[:, numbers].argmax(1)]
-        found = torch.stack([ids[row_Q, first_Q + edge] for edge in range(_EDGES)], 1)
+        for place, allowed in enumerate((squares, *[numbers] * _EDGES)):
+            hidden = hidden_states(model, image, replace(batch, ids=ids))[row_Q, first_Q + place - 1]
+            ids[row_Q, first_Q + place] = allowed[model.lm_head(hidden)[:, allowed].argmax(1)]
+        right_square += (ids == batch.ids)[row_Q, first_Q].tolist()
+        found = torch.stack([ids[row_Q, first_Q + 1 + edge] for edge in range(_EDGES)], 1)
         for box, target in zip(
             (found[:, :, None] == numbers).int().argmax(-1).tolist(), targets, strict=True
         ):
             hits.append(_centre_inside(box, target))
             overlaps.append(_iou(box, target.box))
     return {
+        "right_square": float(np.mean(right_square)),
         "centre_inside": float(np.mean(hits)),
         "box_iou": float(np.mean(overlaps)),
         "any_thing": float(np.mean(chance)),

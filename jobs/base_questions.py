@@ -1,5 +1,6 @@
 """What a base model is asked about a scene, as InternVL itself was: captions, places, descriptions."""
 
+import string
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from alto_models.altollm.vocabulary import BOX_END, BOX_START, REFERENCE_END, RE
 from jobs.base_scenes import BINS, SceneNotes, Thing
 from jobs.sample_scenes.expressions import VOCABULARY
 
+SQUARES = 12  # a side of the image
 CAPTION_PROMPT = "Describe the image."
 # A segmentation model is asked with these words too, and answers in the same form with another kind of place.
 VERBS = ("Locate", "Segment")
@@ -27,11 +29,26 @@ _TEXTS = (
 def words() -> set[str]:
     """Every word of prompts, answers, expressions and coordinates."""
     plain = " ".join(_TEXTS).replace("{mask}", " ").replace(".", " ")
-    return {*plain.split(), *VOCABULARY, *(str(number) for number in range(BINS))}
+    return {*plain.split(), *VOCABULARY, *(str(number) for number in range(BINS)), *square_names()}
+
+
+def square_names() -> list[str]:
+    return [_square(row, column) for row in range(SQUARES) for column in range(SQUARES)]
 
 
 def box_text(thing: Thing) -> str:
-    return f"{BOX_START}{' '.join(str(edge) for edge in thing.box)}{BOX_END}"
+    """The square of the box's centre, then left, top, right and bottom edge, as in `<box>c7 4 12 9 15</box>`.
+
+    The square comes first because it says in one token where the box is, as the first code of a mask does.
+    """
+    left, top, right, bottom = thing.box
+    column, row = ((low + high + 1) * SQUARES // (2 * BINS) for low, high in ((left, right), (top, bottom)))
+    return f"{BOX_START}{' '.join([_square(row, column), *map(str, thing.box)])}{BOX_END}"
+
+
+def _square(row: int, column: int) -> str:
+    """Name of a square of the image as on a chess board, letters for columns, rows counted from 1."""
+    return f"{string.ascii_lowercase[column]}{row + 1}"
 
 
 class Turn(NamedTuple):
