@@ -3,10 +3,10 @@
 Result: a checkpoint folder. Its length predictor is as initialised; stage 1.5 trains it.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alto_models.checkpoint import load_strictly, load_tensors, save_checkpoint
 from alto_models.tokenizer.config import TokenizerConfig
@@ -47,6 +47,12 @@ class Config(JobConfig):
     save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
     evaluated_images: int = Field(gt=0, description="of the held-out split, at most")
     health: HealthLimits
+
+    @model_validator(mode="after")
+    def _latents_can_be_normalised_over_masks(self) -> Self:
+        if self.crops.crops_per_step * self.crops.masks_per_crop < 2:
+            raise ValueError("crops: a step needs at least 2 masks (crops_per_step * masks_per_crop)")
+        return self
 
 
 def run(config: Config, context: StageContext) -> StageReport:

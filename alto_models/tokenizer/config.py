@@ -1,6 +1,6 @@
 """Sizes of the mask tokenizer. Nothing about training: see the stages' own configs."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,10 +20,7 @@ class ConvPixelEncoderConfig(SizeConfig):
 
     kind: Literal["conv"] = "conv"
     image_size: int = Field(default=128, gt=0)
-    width: int = Field(default=32, gt=0)
-
-
-PixelEncoderConfig = Annotated[ConvPixelEncoderConfig, Field(discriminator=None)]
+    width: int = Field(default=48, gt=0)
 
 
 class TokenizerConfig(SizeConfig):
@@ -45,7 +42,7 @@ class TokenizerConfig(SizeConfig):
     encoder_layers: int = Field(default=2, gt=0)
     decoder_layers: int = Field(default=2, gt=0)
     codebook_size: int = Field(default=256, gt=1)
-    code_width: int = Field(default=12, gt=1)
+    code_width: int = Field(default=8, gt=1)
     head_width: int = Field(default=32, gt=0)
     pixel_encoder: ConvPixelEncoderConfig = ConvPixelEncoderConfig()
 
