@@ -38,10 +38,10 @@ lint: setup  ## format, lint, import directions, types
 	mypy
 
 test: lint  ## everything but the slow tier, at most 15 minutes
-	pytest -m "not slow" -n 2 --dist loadgroup
+	pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: lint  ## everything
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist loadfile
 
 lock: setup  ## resolve the dependencies anew into both lock files
 	uv pip compile -q pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate -o requirements-cuda.lock

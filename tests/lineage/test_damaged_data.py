@@ -10,7 +10,7 @@ import yaml
 
 from tests.lineage.project import copy_repository, run
 
-pytestmark = [pytest.mark.lineage, pytest.mark.xdist_group("lineage")]
+pytestmark = pytest.mark.lineage
 
 SHARDS = ("sa_000000.tar", "sa_000001.tar")
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.lineage.project import copy_repository, data_versions, environment, plan, run, set_parameter
 
-pytestmark = [pytest.mark.lineage, pytest.mark.slow, pytest.mark.xdist_group("lineage")]
+pytestmark = [pytest.mark.lineage, pytest.mark.slow]
 
 STEPS, SAVE_EVERY = 400, 20
 

@@ -17,7 +17,7 @@ from tests.lineage.project import (
     set_parameter,
 )
 
-pytestmark = [pytest.mark.lineage, pytest.mark.xdist_group("lineage")]
+pytestmark = pytest.mark.lineage
 
 
 @pytest.fixture(scope="module")
