@@ -96,7 +96,7 @@ def test_models_are_registered_once_as_challenger(by_dvc: Path) -> None:
 def test_changed_grpo_parameter_makes_exactly_grpo_stale_in_both_doors(by_dvc: Path) -> None:
     run(by_dvc, "-m", "orchestration.cli", "sync")
     before = data_versions(by_dvc)
-    set_parameter(by_dvc, "altollm_grpo", "length_weight", 0.5)
+    set_parameter(by_dvc, "altollm_grpo", "temperature", 0.7)
     expected = dict.fromkeys(before, "no") | {
         "altollm_grpo": "runs",
         "benchmark@scenes": "if",
