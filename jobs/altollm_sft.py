@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 
 from alto_models.altollm.answering import AltoLLM
+from alto_models.altollm.boxes import box_words
 from alto_models.altollm.checkpoint import load_llm
 from alto_models.altollm.conversation import MASK_ANSWER, NO_TARGET_ANSWER, segment_prompt
 from alto_models.altollm.evaluation import HeldOut, evaluate, spread
@@ -52,6 +53,7 @@ class Config(JobConfig):
     code_half_life: float | None = Field(
         gt=0, description="codes after which their weight in the loss has halved; null: all weigh the same"
     )
+    box_first: bool = Field(description="answers name the boxes of the objects before the mask")
     adaptive_share: float = Field(ge=0, le=1, description="of prompts that ask for an adaptive length")
     learning_rate: LearningRate
     weight_decay: float = Field(ge=0)
@@ -104,7 +106,13 @@ def start(config: Config, base: Path, images: ReferringImages, codebook_size: in
 
 def train(config: Config, context: StageContext, llm: AltoLLM, examples: list[ExampleImage]) -> None:
     """Train `llm` in place, from the last checkpoint in `context.work` on."""
-    maker = BranchMaker(llm.tokenizer, llm.vocabulary, llm.template, config.code_half_life)
+    maker = BranchMaker(
+        llm.tokenizer,
+        llm.vocabulary,
+        llm.template,
+        code_half_life=config.code_half_life,
+        box_first=config.box_first,
+    )
     padding = token_id(llm.tokenizer, PADDING)
 
     def forward(step: int) -> StepResult:
@@ -167,12 +175,8 @@ def _words(images: ReferringImages) -> set[str]:
         for record in images.records(index)
         for text in record.expressions
     ]
-    return {
-        word
-        for text in texts
-        for word in text.replace("<ref></ref>", " ").replace(".", " ").split()
-        if word.isalpha()
-    }
+    plain = " ".join(texts).replace("<ref></ref>", " ").replace(".", " ")
+    return {*box_words(), *(word for word in plain.split() if word.isalpha())}
 
 
 if __name__ == "__main__":

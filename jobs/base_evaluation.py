@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from alto_models.altollm.boxes import BINS, square_names
 from alto_models.altollm.network import hidden_states, image_embeddings
 from alto_models.altollm.packing import pack
 from alto_models.altollm.processor import normalise
 from jobs.base_batches import BaseBatches
-from jobs.base_questions import locate_turn, square_names
-from jobs.base_scenes import BINS, ScenePool, Thing
+from jobs.base_questions import locate_turn
+from jobs.base_scenes import ScenePool, Thing
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration

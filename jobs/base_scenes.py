@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from alto_models.altollm.boxes import BoxBins, box_bins
 from alto_models.altollm.processor import square_thumbnail
 from jobs.sample_scenes.expressions import describe, expressions_for
 from jobs.sample_scenes.scene import Scene, SceneConfig, draw_scene
 from jobs.sample_scenes.seeds import scene_rng
 
 CELL = 4  # pixels of the thumbnail a side of one labelled cell
-BINS = 32  # of a coordinate
 SCENES_A_FILE = 500
 _PER_OBJECT, _MULTIPLE, _NO_TARGET = 4, 4, 3
 
 
 class Thing(BaseModel):
-    """One object: its words and its box (left, top, right, bottom) in bins of the square image."""
+    """One object: its words and its box."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,7 +30,7 @@ class Thing(BaseModel):
     shape: str
     colour: str
     fill: str
-    box: tuple[int, int, int, int]
+    box: BoxBins
 
 
 class Question(BaseModel):
@@ -117,11 +117,9 @@ def _notes(scene: Scene, rng: np.random.Generator) -> SceneNotes:
     )
 
 
-def _box(mask: NDArray[np.bool_], side: int) -> tuple[int, int, int, int]:
+def _box(mask: NDArray[np.bool_], side: int) -> BoxBins:
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    edges = (columns[0], rows[0], columns[-1], rows[-1])
-    left, top, right, bottom = (int((edge + 0.5) / side * BINS) for edge in edges)
-    return left, top, right, bottom
+    return box_bins(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]), side)
 
 
 def batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from jobs.base_scenes import BINS, CELL, SceneNotes
+from alto_models.altollm.boxes import BINS
+from jobs.base_scenes import CELL, SceneNotes
 from jobs.sample_scenes.scene import SHAPES
 from jobs.sample_scenes.textures import COLOURS, FILLS
 

@@ -19,7 +19,7 @@ from alto_models.altollm.vocabulary import (
 )
 
 ADAPTIVE_SUFFIX = "by adaptive length"
-MASK_ANSWER = "The mask appears at {mask}."
+MASK_ANSWER = "The mask appears at {boxes}{mask}."
 NO_TARGET_ANSWER = "There is no such object."
 
 
@@ -53,9 +53,11 @@ class Template:
         return _ids(tokenizer, answer + self.turn_end)
 
 
-def mask_answer_ids(tokenizer: PreTrainedTokenizerBase, template: Template, mask_ids: list[int]) -> list[int]:
-    """An answer with the mask already in token ids, start and end included."""
-    before, after = MASK_ANSWER.split("{mask}")
+def mask_answer_ids(
+    tokenizer: PreTrainedTokenizerBase, template: Template, mask_ids: list[int], boxes: str = ""
+) -> list[int]:
+    """An answer with the mask already in token ids, start and end included, and perhaps boxes before it."""
+    before, after = MASK_ANSWER.format(boxes=boxes, mask="{mask}").split("{mask}")
     return [*_ids(tokenizer, before), *mask_ids, *_ids(tokenizer, after + template.turn_end)]
 
 

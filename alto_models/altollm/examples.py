@@ -10,22 +10,27 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from alto_models.altollm.boxes import BoxBins, box_bins, boxes_text
 from alto_models.altollm.conversation import NO_TARGET_ANSWER, Template, mask_answer_ids, segment_prompt
 from alto_models.altollm.packing import Branch
 from alto_models.altollm.processor import square_thumbnail
 from alto_models.altollm.vocabulary import MaskVocabulary
-from alto_models.data.referring import ReferringImages
+from alto_models.data.referring import ReferringImages, ReferringRecord
 from data_contracts.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One record. codes: of its mask at full length, () where there is no target; length: kept codes."""
+    """One record. codes: of its mask at full length, () where there is no target; length: kept codes.
+
+    boxes: one an instance.
+    """
 
     record_id: str
     expressions: tuple[str, ...]
     codes: tuple[int, ...]
     length: int
+    boxes: tuple[BoxBins, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +75,11 @@ def join_examples(images: ReferringImages, codes: MaskCodes, thumbnail_size: int
             found, length = ((), 0) if record.no_target else codes[image.source, record.record_id]
             examples.append(
                 Example(
-                    record_id=record.record_id, expressions=record.expressions, codes=found, length=length
+                    record_id=record.record_id,
+                    expressions=record.expressions,
+                    codes=found,
+                    length=length,
+                    boxes=_boxes(record, max(image.image.shape)),
                 )
             )
         if examples:
@@ -81,11 +90,17 @@ def join_examples(images: ReferringImages, codes: MaskCodes, thumbnail_size: int
     return joined
 
 
+def _boxes(record: ReferringRecord, side: int) -> tuple[BoxBins, ...]:
+    found = (instance.box for instance in record.instances)
+    return tuple(box_bins(box.x, box.y, box.x + box.width - 1, box.y + box.height - 1, side) for box in found)
+
+
 class BranchMaker:
     """Turns examples into token ids; the codes must be of a codebook that `vocabulary` covers.
 
     code_half_life: after this many codes their weight in the loss has halved: the first say where the mask
     is, each later one adds less. None: all weigh the same.
+    box_first: answers name the boxes before the mask, as a base model that knows boxes can from the start.
     """
 
     def __init__(
@@ -93,8 +108,11 @@ class BranchMaker:
         tokenizer: PreTrainedTokenizerBase,
         vocabulary: MaskVocabulary,
         template: Template,
+        *,
         code_half_life: float | None = None,
+        box_first: bool = False,
     ) -> None:
+        self.box_first = box_first
         self.code_half_life = code_half_life
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
@@ -108,7 +126,8 @@ class BranchMaker:
         codes: Sequence[int] = example.codes[: example.length] if adaptive else example.codes
         if not codes:
             return Branch(ids=[*prompt, *self._no_target], prompt_length=len(prompt))
-        answer = mask_answer_ids(self.tokenizer, self.template, self.vocabulary.encode(codes))
+        boxes = boxes_text(example.boxes) if self.box_first else ""
+        answer = mask_answer_ids(self.tokenizer, self.template, self.vocabulary.encode(codes), boxes)
         return Branch(ids=[*prompt, *answer], prompt_length=len(prompt), weights=self._weights(answer))
 
     def _weights(self, answer: Sequence[int]) -> list[float]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
     from transformers.cache_utils import DynamicCache
 
-MAX_TEXT_TOKENS = 24
+MAX_TEXT_TOKENS = 96
 
 
 @dataclass(frozen=True, kw_only=True)
