@@ -24,7 +24,7 @@ from jobs.tokenizer_training.report import (
     training_health,
 )
 
-CURVES = ("loss", "quality_loss", "expected_length", "gradient_norm")
+CURVES = ("loss", "expected_length", "gradient_norm")
 SHOWN_LENGTHS = 6
 STRIPS = 8
 

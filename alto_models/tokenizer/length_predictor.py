@@ -12,10 +12,15 @@ from alto_models.tokenizer.transformer import initialise
 
 
 class LengthPredictor(nn.Module):
-    """CLS feature as query, gated latents as keys, softmax over the L stop positions."""
+    """CLS feature as query, gated latents as keys, softmax over the L stop positions.
+
+    What differs between masks is a hundredth of these features; the rest is the same for all of them. So
+    each is normalised over masks first, with running statistics that stage 1 gathers.
+    """
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
+        self.normalise = nn.BatchNorm1d((1 + config.max_length) * config.width, affine=False, momentum=0.05)
         self.query = nn.Linear(config.width, config.width)
         self.key = nn.Linear(config.width, config.width)
         self.gate = nn.Linear(config.width, config.width)
@@ -24,8 +29,11 @@ class LengthPredictor(nn.Module):
 
     def forward(self, encoded: EncodedMask) -> Tensor:
         """Logits (B, L) of stopping after the i-th code."""
-        query = self.query(encoded.summary)
-        keys = self.key(encoded.latents) * torch.sigmoid(self.gate(encoded.latents))
+        features = torch.cat([encoded.summary[:, None], encoded.latents], dim=1)
+        features = self.normalise(features.flatten(1)).view_as(features)
+        summary, latents = features[:, 0], features[:, 1:]
+        query = self.query(summary)
+        keys = self.key(latents) * torch.sigmoid(self.gate(latents))
         return torch.einsum("bw,blw->bl", query, keys) * self.scale
 
 

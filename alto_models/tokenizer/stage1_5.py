@@ -1,9 +1,9 @@
 """Stage 1.5: only the length predictor learns, against the frozen tokenizer.
 
 Two objectives. `chunking` is the paper's: the mask is decoded from softly kept codes, and reconstruction
-loss and length loss pull against each other through the straight-through keep mask. `utility` decodes
-prefixes of every mask and maximises the expected IoU less the price of the codes, whose gradient is exact:
-sum over lengths n of p_n (IoU_n - price * n / L).
+loss and length loss pull against each other through the straight-through keep mask. `oracle` decodes
+prefixes of every mask and teaches the predictor which lengths turned out best: the cross-entropy with
+softmax(utility / temperature) over lengths n, utility = IoU_n - length_weight * n / L.
 """
 
 from typing import Literal
@@ -22,16 +22,18 @@ from alto_models.training.loop import StepResult
 
 class PredictorSettings(BaseModel):
     """
-    length_weight: weight of the length loss (the paper's lambda); for `utility`, the price of a mask of
+    length_weight: weight of the length loss (the paper's lambda); for `oracle`, the price of a mask of
         full length in IoU.
-    prefixes: how many lengths `utility` decodes, spread geometrically over 1..L.
+    prefixes: how many lengths `oracle` decodes, spread geometrically over 1..L.
+    temperature: lengths whose utilities differ by less count as about equally good for `oracle`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    objective: Literal["chunking", "utility"]
+    objective: Literal["chunking", "oracle"]
     length_weight: float = Field(ge=0)
     prefixes: int = Field(gt=1)
+    temperature: float = Field(gt=0)
 
 
 class PredictorTraining:
@@ -48,28 +50,27 @@ class PredictorTraining:
         encoding = self.model.encode(batch.masks)
         embedding = self.model.encode_image(batch.images)
         chunking = self.settings.objective == "chunking"
-        quality_loss = self._chunking_loss if chunking else self._expected_iou_loss
-        quality = quality_loss(encoding, batch.masks, embedding)
-        length = length_loss(encoding.stop_probabilities)
+        objective = self._chunking_loss if chunking else self._oracle_loss
         return StepResult(
-            loss=quality + self.settings.length_weight * length,
+            loss=objective(encoding, batch.masks, embedding),
             samples=batch.ids,
-            figures={
-                "quality_loss": quality,
-                "expected_length": expected_length(encoding.stop_probabilities).mean(),
-            },
+            figures={"expected_length": expected_length(encoding.stop_probabilities).mean()},
         )
 
     def _chunking_loss(self, encoding: Encoding, masks: Tensor, embedding: Tensor) -> Tensor:
         keep = soft_keep_mask(encoding.stop_probabilities)
         logits = self.model.decode_kept(encoding.vectors, keep, embedding)
         target = masks.squeeze(1)
-        return (bce_loss(logits, target) + dice_loss(logits, target)).mean()
+        quality = (bce_loss(logits, target) + dice_loss(logits, target)).mean()
+        return quality + self.settings.length_weight * length_loss(encoding.stop_probabilities)
 
-    def _expected_iou_loss(self, encoding: Encoding, masks: Tensor, embedding: Tensor) -> Tensor:
+    def _oracle_loss(self, encoding: Encoding, masks: Tensor, embedding: Tensor) -> Tensor:
         ious = prefix_iou(self.model, encoding.codes, masks, embedding, self.prefix_lengths)
         ious = interpolate(ious, self.prefix_lengths)
-        return 1 - (encoding.stop_probabilities * ious).sum(-1).mean()
+        lengths = torch.arange(1, ious.shape[1] + 1, device=ious.device)
+        utility = ious - self.settings.length_weight * lengths / ious.shape[1]
+        target = (utility / self.settings.temperature).softmax(-1)
+        return -(target * encoding.stop_probabilities.clamp_min(1e-12).log()).sum(-1).mean()
 
 
 def interpolate(values: Tensor, lengths: Tensor) -> Tensor:

@@ -138,10 +138,10 @@ def test_stage1_leaves_a_checkpoint_and_pictures(stage1: tuple[Path, StageReport
 def test_stage1_trains_all_but_the_length_predictor(
     prepared: Path, stage1: tuple[Path, StageReport], tmp_path: Path
 ) -> None:
-    trained = load_tokenizer(stage1[0]).state_dict()
+    trained = dict(load_tokenizer(stage1[0]).named_parameters())
     torch.manual_seed(11)
     config = tokenizer_stage1.Config.model_validate(parameters("tokenizer_stage1"))
-    fresh = tokenizer_stage1.MaskTokenizer(config.tokenizer).state_dict()
+    fresh = dict(tokenizer_stage1.MaskTokenizer(config.tokenizer).named_parameters())
     same = {name for name, tensor in fresh.items() if torch.equal(tensor, trained[name])}
     assert same == {name for name in fresh if name.startswith("length_predictor.")}
 
@@ -151,10 +151,12 @@ def test_stage1_5_trains_the_length_predictor_only(
 ) -> None:
     before, after = load_tokenizer(stage1[0]).state_dict(), load_tokenizer(stage1_5[0]).state_dict()
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
-    assert changed == {name for name in before if name.startswith("length_predictor.")}
+    predictor = {name for name in before if name.startswith("length_predictor.")}
+    # How its features are normalised is left by stage 1.
+    assert changed == {name for name in predictor if ".normalise." not in name}
 
 
-@pytest.mark.parametrize(("objective", "price"), [("utility", 5.0), ("chunking", 50.0)])
+@pytest.mark.parametrize(("objective", "price"), [("oracle", 5.0), ("chunking", 50.0)])
 def test_dear_codes_make_short_masks(
     prepared: Path, stage1: tuple[Path, StageReport], tmp_path: Path, objective: str, price: float
 ) -> None:
@@ -162,7 +164,7 @@ def test_dear_codes_make_short_masks(
         prepared,
         stage1[0],
         tmp_path,
-        objective={"objective": objective, "length_weight": price, "prefixes": 3},
+        objective={"objective": objective, "length_weight": price, "prefixes": 3, "temperature": 0.01},
         steps=30,
         learning_rate={"peak": 0.05, "final": 0.01, "warmup_steps": 0},
     )

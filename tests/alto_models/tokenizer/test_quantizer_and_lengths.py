@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alto_models.data.crops import CropBatch
+from alto_models.tokenizer.encoder import EncodedMask
 from alto_models.tokenizer.length_predictor import (
+    LengthPredictor,
     expected_length,
     keep_mask,
     kept_length,
@@ -26,8 +29,8 @@ from alto_models.tokenizer.prefixes import (
     spread_lengths,
 )
 from alto_models.tokenizer.quantizer import VectorQuantizer
-from alto_models.tokenizer.stage1 import draw_lengths
-from alto_models.tokenizer.stage1_5 import interpolate
+from alto_models.tokenizer.stage1 import BatchTensors, draw_lengths
+from alto_models.tokenizer.stage1_5 import PredictorSettings, PredictorTraining, interpolate
 from tests.alto_models.tokenizer.tiny import TINY
 
 PROBABILITIES = st.lists(st.floats(-8, 8), min_size=6, max_size=6).map(
@@ -88,6 +91,16 @@ def test_fit_finds_clusters() -> None:
     part.fit(latents, torch.Generator().manual_seed(0))
     nearest = (latents @ part.entries().T).amax(dim=1)
     assert nearest.mean().item() > 0.97
+
+
+def test_what_all_masks_share_does_not_drown_what_they_differ_in() -> None:
+    torch.manual_seed(0)
+    part = LengthPredictor(TINY)
+    summary, latents = torch.randn(16, TINY.width), torch.randn(16, TINY.max_length, TINY.width)
+    plain = part(EncodedMask(summary, latents))
+    shared = part(EncodedMask(10 + 0.1 * summary, 0.1 * latents - 10))
+    torch.testing.assert_close(shared, plain, atol=0.02, rtol=0)
+    assert plain.std(0).min() > 0.1
 
 
 @settings(max_examples=50, deadline=None)
@@ -186,6 +199,28 @@ def test_prefix_iou_and_oracle_length_by_brute_force() -> None:
 def test_oracle_takes_the_shortest_even_where_iou_falls_in_between() -> None:
     ious = torch.tensor([[0.2, 0.81, 0.5, 0.8], [0.1, 0.2, 0.3, 0.9]])
     assert oracle_length(ious, 0.02).tolist() == [2, 4]
+
+
+def test_oracle_objective_against_numpy() -> None:
+    torch.manual_seed(0)
+    model = MaskTokenizer(TINY).eval()
+    rng = np.random.default_rng(0)
+    batch = BatchTensors(
+        CropBatch(
+            image_ids=["a", "b"],
+            images=rng.random((2, 3, 64, 64), np.float32),
+            masks=(rng.random((2, 3, 32, 32)) > 0.5).astype(np.float32),
+        )
+    )
+    settings = PredictorSettings(objective="oracle", length_weight=0.1, prefixes=20, temperature=0.05)
+    loss = PredictorTraining(model, settings).forward(batch).loss.item()
+
+    encoding = model.encode(batch.masks)
+    ious = prefix_iou(model, encoding.codes, batch.masks, model.encode_image(batch.images)).double().numpy()
+    utility = ious - 0.1 * np.arange(1, 7) / 6
+    wanted = np.exp(utility / 0.05) / np.exp(utility / 0.05).sum(1, keepdims=True)
+    predicted = encoding.stop_probabilities.detach().double().numpy()
+    assert loss == pytest.approx(-(wanted * np.log(predicted)).sum(1).mean(), rel=1e-5)
 
 
 def test_spread_lengths_hold_both_ends() -> None:
