@@ -207,7 +207,7 @@ def test_oracle_objective_against_numpy() -> None:
     rng = np.random.default_rng(0)
     batch = BatchTensors(
         CropBatch(
-            image_ids=["a", "b"],
+            image_ids=("a", "b"),
             images=rng.random((2, 3, 64, 64), np.float32),
             masks=(rng.random((2, 3, 32, 32)) > 0.5).astype(np.float32),
         )

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from alto_models.altollm.boxes import BINS
-from jobs.base_scenes import CELL, SceneNotes
+from jobs.base_pretraining.scenes import CELL, SceneNotes
 from jobs.sample_scenes.scene import SHAPES
 from jobs.sample_scenes.textures import COLOURS, FILLS
 

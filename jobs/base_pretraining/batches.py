@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from alto_models.altollm.conversation import Template
 from alto_models.altollm.packing import Branch, PackedBatch, pack
 from alto_models.altollm.vocabulary import BOX_START, PADDING, token_id
-from jobs.base_questions import Turn, turns
-from jobs.base_scenes import ScenePool
+from jobs.base_pretraining.questions import Turn, turns
+from jobs.base_pretraining.scenes import ScenePool
 
 CAPTION_SHARE = 0.25  # of batches: with long and short rows in one batch, most would be padding
 

@@ -28,11 +28,11 @@ from alto_models.altollm.supervised import score_hidden
 from alto_models.altollm.vocabulary import build_word_tokenizer
 from alto_models.training.loop import StepResult, Training
 from alto_models.training.schedule import LearningRate
-from jobs.base_batches import BaseBatches
-from jobs.base_evaluation import locating
-from jobs.base_questions import words
-from jobs.base_scenes import SCENES_A_FILE, ScenePool, read_scenes, write_scenes
-from jobs.base_vision import DenseHead, PointingHead, cell_labels, image_token_words, naming_loss
+from jobs.base_pretraining.batches import BaseBatches
+from jobs.base_pretraining.evaluation import locating
+from jobs.base_pretraining.questions import words
+from jobs.base_pretraining.scenes import SCENES_A_FILE, ScenePool, read_scenes, write_scenes
+from jobs.base_pretraining.vision import DenseHead, PointingHead, cell_labels, image_token_words, naming_loss
 
 VISION_BATCH = 16  # scenes a step
 LANGUAGE_BATCH = 8
@@ -172,8 +172,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for scenes, curves and checkpoints")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--scenes", type=int, default=19_500)
-    parser.add_argument("--vision-steps", type=int, default=2_000)
-    parser.add_argument("--language-steps", type=int, default=4_000)
+    parser.add_argument("--vision-steps", type=int, default=1_600)
+    parser.add_argument("--language-steps", type=int, default=7_200)
     return parser.parse_args(argv)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from alto_models.altollm.boxes import box_text, box_words, boxes_text
 from alto_models.altollm.conversation import ADAPTIVE_SUFFIX, MASK_ANSWER, NO_TARGET_ANSWER
 from alto_models.altollm.vocabulary import REFERENCE_END, REFERENCE_START
-from jobs.base_scenes import SceneNotes
+from jobs.base_pretraining.scenes import SceneNotes
 from jobs.sample_scenes.expressions import VOCABULARY
 
 CAPTION_PROMPT = "Describe the image."

@@ -10,9 +10,9 @@ from alto_models.altollm.boxes import BINS, square_names
 from alto_models.altollm.network import hidden_states, image_embeddings
 from alto_models.altollm.packing import pack
 from alto_models.altollm.processor import normalise
-from jobs.base_batches import BaseBatches
-from jobs.base_questions import locate_turn
-from jobs.base_scenes import ScenePool, Thing
+from jobs.base_pretraining.batches import BaseBatches
+from jobs.base_pretraining.questions import locate_turn
+from jobs.base_pretraining.scenes import ScenePool, Thing
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
