@@ -173,7 +173,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--scenes", type=int, default=19_500)
     parser.add_argument("--vision-steps", type=int, default=1_600)
-    parser.add_argument("--language-steps", type=int, default=7_200)
+    parser.add_argument("--language-steps", type=int, default=4_500)
     return parser.parse_args(argv)
 
 
