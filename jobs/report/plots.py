@@ -131,7 +131,8 @@ def iou_by_length(
         )
     for benchmark in benchmarks:
         _answers_at_length(axes, benchmark)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, handletextpad=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8, handletextpad=0.3)
     axes.set_ylim(0, 1)
     axes.set_xlim(left=0)
     axes.set_xlabel("mask tokens kept")
