@@ -9,6 +9,8 @@ import typer
 
 from data_contracts.errors import InputError
 from jobs.runner.layout import StageAddress, project_root
+from orchestration import convert
+from orchestration.tokenize import detokenize, tokenize
 
 app = typer.Typer(
     help="Train, check, version, benchmark and ship ALTo mask tokenizers and ALToLLM.",
@@ -78,6 +80,13 @@ def ui(
     from orchestration.local_services import serve
 
     serve(enter_project(), dagster_port, mlflow_port, pages_port)
+
+
+app.command()(tokenize)
+app.command()(detokenize)
+
+
+app.add_typer(convert.app, name="convert")
 
 
 def enter_project() -> Path:

@@ -1,0 +1,89 @@
+"""Finds a trained tokenizer by folder or MLflow URI; by default the champion, else the newest."""
+
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from data_contracts.errors import InputError
+from jobs.runner.layout import StageAddress, output_folder, project_root
+from jobs.runner.lineage import read_lineage
+from jobs.runner.registry import REGISTERED_MODELS
+from jobs.runner.tracking import use_project_store
+
+if TYPE_CHECKING:
+    from alto_models.tokenizer.api import TrainedTokenizer
+
+STAGE = "tokenizer_stage1_5"
+URI_PREFIX = "models:/"
+CHAMPION = "champion"
+
+
+def load_trained_tokenizer(model: str | None) -> "TrainedTokenizer":
+    """The tokenizer of a checkpoint folder, of `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+
+    None: of the registered champion, else the newest registered version, else the output folder of the
+    stage in the current profile. Raises InputError where there is no such model.
+    """
+    from alto_models.tokenizer.api import TrainedTokenizer
+
+    with TemporaryDirectory() as downloads:
+        return TrainedTokenizer.from_folder(find_folder(model or default_model(), Path(downloads)))
+
+
+def find_folder(model: str, downloads: Path) -> Path:
+    """Folder of a model; of one given by URI a copy in `downloads`. Raises InputError for an unknown URI."""
+    if not model.startswith(URI_PREFIX):
+        return Path(model)
+    root = project_root()
+    if not has_registry(root):
+        raise InputError(f"{model}: nothing is registered yet; run `alto sync`, or give a folder")
+    use_project_store(root)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow.artifacts import download_artifacts
+
+    try:
+        return Path(download_artifacts(artifact_uri=model, dst_path=str(downloads)))
+    except Exception as error:  # whatever the server, its client or the artifact store raises
+        raise InputError(f"{model}: not found in the model registry ({first_line(error)})") from error
+
+
+def default_model() -> str:
+    """URI of the champion or the newest version, or the output folder of the stage."""
+    root = project_root()
+    if has_registry(root):
+        try:
+            registered = newest_registered(root)
+        except Exception as error:  # as above
+            print(f"warning: MLflow is not reachable ({first_line(error)})", file=sys.stderr)
+        else:
+            if registered is not None:
+                return registered
+    folder = root / output_folder(read_lineage(root).profile, StageAddress(STAGE))
+    if not folder.is_dir():
+        raise InputError(f"no trained tokenizer: run `dvc repro {STAGE}` first, or give --model")
+    return str(folder)
+
+
+def newest_registered(root: Path) -> str | None:
+    """URI of the champion, else of the newest version; None where no tokenizer is registered."""
+    use_project_store(root)
+    from mlflow import MlflowClient
+
+    name, client = REGISTERED_MODELS[STAGE], MlflowClient()
+    found = client.search_registered_models(f"name = '{name}'")
+    if found and CHAMPION in found[0].aliases:
+        return f"{URI_PREFIX}{name}@{CHAMPION}"
+    versions = client.search_model_versions(f"name = '{name}'")
+    newest = max((int(version.version) for version in versions), default=None)
+    return None if newest is None else f"{URI_PREFIX}{name}/{newest}"
+
+
+def has_registry(root: Path) -> bool:
+    """Whether there is a store to ask: asking MLflow without one would make one."""
+    return "MLFLOW_TRACKING_URI" in os.environ or (root / ".work" / "mlflow" / "mlflow.db").exists()
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
