@@ -80,7 +80,8 @@ def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedToke
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{folder}: added tokens in tokenizer_config.json are not id: {{content: …}}"
+            f"{folder}: added tokens cannot be read; added_tokens.json holds name: id, "
+            "added_tokens_decoder in tokenizer_config.json id: {content, special}"
         ) from error
 
 

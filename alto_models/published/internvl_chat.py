@@ -39,7 +39,7 @@ class InternViT(_Section):
     qkv_bias: bool
     qk_normalization: bool
     norm_type: Literal["layer_norm", "rms_norm"]
-    hidden_act: str
+    hidden_act: Literal["gelu"]
     layer_norm_eps: PositiveFloat
 
     @model_validator(mode="after")
@@ -90,7 +90,7 @@ class _LanguageModel(_Section):
     rope_theta: PositiveFloat
     rope_scaling: RopeScaling | None = None
     rms_norm_eps: PositiveFloat
-    hidden_act: str
+    hidden_act: Literal["silu"]
     tie_word_embeddings: bool = False
 
     @model_validator(mode="after")

@@ -68,7 +68,7 @@ def _set_spaces(tokenizer: Tokenizer, proto: Any) -> None:
     """Spaces as the model was trained with: collapsed or kept, a word at the start marked like the others."""
     before = []
     if proto.normalizer_spec.remove_extra_whitespaces:
-        before += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+        before += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if proto.normalizer_spec.add_dummy_prefix:
         before += [normalizers.Prepend(" ")]
         tokenizer.decoder = decoders.Sequence(
