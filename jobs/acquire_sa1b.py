@@ -1,35 +1,59 @@
 """Acquire one batch of SA-1B shards: tars of `sa_N.jpg` + `sa_N.json`, or loose pairs of these.
 
-From a folder: the batch's shards by name, or, where the folder holds loose pairs and no shard, all of these.
+By name from a folder, from the publisher's links or from a bucket. A folder that holds loose pairs and no shard is
+taken whole.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_contracts.errors import InputError
 from jobs.acquisition.contact_sheet import ContactSheet
+from jobs.acquisition.link_source import fetch_from_links
 from jobs.acquisition.local_folder import copy_dataset, copy_file, existing_folder
+from jobs.acquisition.s3_source import fetch_from_s3
+from jobs.acquisition.sa1b_settings import LinksConfig, S3Config
 from jobs.acquisition.sa1b_writer import IDS_A_SHARD, shard_number, write_shard
-from jobs.acquisition.settings import SourceConfig, write_dataset_file
-from jobs.runner.context import StageContext, StageReport
-from jobs.sample_scenes.scene import Scene, draw_scene
+from jobs.acquisition.settings import write_dataset_file
+from jobs.runner.context import JobConfig, StageContext, StageReport
+from jobs.sample_scenes.scene import Scene, SceneConfig, draw_scene
 from jobs.sample_scenes.seeds import scene_rng
 
 
-class Config(SourceConfig):
+class Config(JobConfig):
+    source: Literal["sample", "folder", "links", "s3"] = Field(
+        default="sample",
+        description="`sample`: scenes drawn from the seed; the others take what the section of this name says",
+    )
+    folder: str | None = Field(default=None, description="shards or pairs; relative to the project's root")
+    links: LinksConfig | None = Field(default=None, description="shards by the publisher's list of links")
+    s3: S3Config | None = Field(default=None, description="shards in a bucket")
+    scene: SceneConfig = Field(default=SceneConfig(), description="size of the drawn scenes")
     images_per_shard: int = Field(default=100, ge=1, lt=IDS_A_SHARD, description="scenes to draw for a shard")
+
+    @model_validator(mode="after")
+    def _section_of_the_source(self) -> "Config":
+        for name, section in (("folder", self.folder), ("links", self.links), ("s3", self.s3)):
+            if (self.source == name) != (section is not None):
+                raise ValueError(
+                    f"`{name}` must be given with `source: {name}` only, and source is {self.source}"
+                )
+        return self
 
 
 def run(config: Config, context: StageContext) -> StageReport:
-    """Draw or copy the shards of the partition."""
+    """Draw, copy or download the shards of the partition."""
     for shard in context.partition_items:
         shard_number(shard)
     write_dataset_file(context.output, "sa1b", context.partition or "", config.source)
     if config.folder is not None:
         return _copy(existing_folder(config.folder), context)
+    if config.links is not None or config.s3 is not None:
+        return _download(config.links, config.s3, context)
     return _draw(config, context)
 
 
@@ -74,6 +98,21 @@ def _copy(folder: Path, context: StageContext) -> StageReport:
             copy_file(folder, folder / shard, context.output / shard)
             bar.update(1)
     return StageReport(figures={"shards": len(shards)})
+
+
+def _download(links: LinksConfig | None, s3: S3Config | None, context: StageContext) -> StageReport:
+    shards = context.partition_items
+    # What has been downloaded survives a kill here; the output folder of a killed run does not.
+    folder = context.work / "downloads"
+    folder.mkdir(exist_ok=True)
+    if links is not None:
+        fetch_from_links(links, shards, folder, context)
+    if s3 is not None:
+        fetch_from_s3(s3, shards, folder, context)
+    for shard in shards:
+        (folder / shard).replace(context.output / shard)
+    size = sum((context.output / shard).stat().st_size for shard in shards)
+    return StageReport(figures={"shards": len(shards), "bytes": size})
 
 
 if __name__ == "__main__":
