@@ -63,7 +63,7 @@ def fetch_from_s3(config: S3Config, shards: Sequence[str], folder: Path, context
 
 
 def _client(config: S3Config) -> Any:
-    import boto3
+    import boto3.session
     from botocore.config import Config
 
     settings = Config(
@@ -74,7 +74,8 @@ def _client(config: S3Config) -> Any:
         retries={"mode": "standard", "total_max_attempts": config.attempts},
     )
     try:
-        return boto3.client("s3", config=settings)
+        # A session of its own: the default one keeps the credentials it has seen first.
+        return boto3.session.Session().client("s3", config=settings)
     except ValueError:
         raise InputError(
             "AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) is no address such as https://host:port; correct it"

