@@ -111,10 +111,6 @@ class HttpDownloader:
                 origin = _placed(response, link, part, origin)
                 progress.place(part.size, origin.size)
                 self._receive(response, part, progress)
-        except requests.exceptions.SSLError:
-            raise InputError(
-                f"{link.name}: the server's certificate is not trusted; check the network"
-            ) from None
         except (requests.Timeout, requests.ConnectionError, HTTPError) as error:
             raise Cut(_reason(error)) from None
         except (requests.RequestException, ValueError) as error:
@@ -201,16 +197,24 @@ def _retry_after(response: requests.Response) -> float | None:
 
 
 def _refuse_other_content(part: PartFile, link: Link) -> None:
-    if link.md5 is not None and (found := part.md5()) != link.md5:
-        part.discard()
-        raise InputError(
-            f"{link.name}: received md5 {found}, the link list says {link.md5}; run again, or get a fresh list"
-        )
+    # A part of an earlier run may be of a version that an earlier list spoke of.
+    if link.size is not None and part.size != link.size:
+        found, published = f"{part.size} bytes", str(link.size)
+    elif link.md5 is not None and (md5 := part.md5()) != link.md5:
+        found, published = f"md5 {md5}", link.md5
+    else:
+        return
+    part.discard()
+    raise InputError(
+        f"{link.name}: received {found}, the link list says {published}; run again, or get a fresh list"
+    )
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, (requests.Timeout, ReadTimeoutError)):
         return "the server did not answer in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the server's certificate is not trusted, or the secure connection broke"
     if isinstance(error, requests.ConnectionError):
         return "the server could not be reached"
     return "the connection was cut"

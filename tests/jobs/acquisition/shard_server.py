@@ -15,6 +15,7 @@ class Answer:
 
     status: an error instead of the file. cut_after: bytes of the body before the connection is closed.
     claimed: Content-Length instead of the true one, "" for none. shift: added to where a range starts.
+    stalls: falls silent where it is cut, or before it has said anything, until the client goes away.
     """
 
     status: int | None = None
@@ -77,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, answer: Answer) -> None:
         self.close_connection = True
         shard = self.server.shards.get(self._name())
-        if answer.stalls:
+        if answer.stalls and answer.cut_after is None:
             self.server.released.wait(5)
             return
         if answer.status is not None or shard is None:
@@ -97,6 +98,8 @@ class Handler(BaseHTTPRequestHandler):
         self._send_headers(headers | answer.headers)
         self.wfile.write(body[: answer.cut_after])
         self.wfile.flush()
+        if answer.stalls:
+            self.server.released.wait(5)
 
     def _name(self) -> str:
         return urlsplit(self.path).path.rpartition("/")[2]

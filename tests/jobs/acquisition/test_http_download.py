@@ -199,9 +199,10 @@ def test_answers_that_pass_are_tried_again(server: ShardServer, tmp_path: Path, 
 
 
 def test_silent_server_is_tried_again(server: ShardServer, tmp_path: Path) -> None:
-    server.answers.append(Answer(stalls=True))
+    server.answers.extend([Answer(stalls=True), Answer(stalls=True, cut_after=321)])
     download(server, tmp_path / NAME)
     assert (tmp_path / NAME).read_bytes() == CONTENT
+    assert server.ranges_asked == [None, None, "bytes=321-"]
 
 
 def test_gives_up_after_the_attempts_and_keeps_the_part(server: ShardServer, tmp_path: Path) -> None:
@@ -289,6 +290,14 @@ def test_published_size_and_checksum_hold(server: ShardServer, tmp_path: Path) -
         download(server, tmp_path / NAME, md5="0" * 32)
     assert not list(tmp_path.iterdir())
     download(server, tmp_path / NAME, size=5000, md5=right)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_part_of_an_earlier_list_is_held_to_the_fresh_one(server: ShardServer, tmp_path: Path) -> None:
+    plant(tmp_path / NAME, CONTENT[:4000], Origin(size=4000, validator='"0"'))
+    with pytest.raises(InputError, match="received 4000 bytes, the link list says 5000"):
+        download(server, tmp_path / NAME, size=5000)
+    download(server, tmp_path / NAME, size=5000)
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import multiprocessing
 import random
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +105,28 @@ def test_shards_that_the_list_lacks_are_named_before_anything_is_downloaded(
     with pytest.raises(InputError, match=rf"no link for `{NAMES[4]}`, `{NAMES[5]}`"):
         run(context_of(*NAMES[1:2], *NAMES[4:]), links)
     assert server.asked == []
+
+
+def test_killed_run_is_continued(server: ShardServer, tmp_path: Path, context_of: ContextOf) -> None:
+    links = write_list(tmp_path / "links.tsv", server)
+    context = context_of(*NAMES[:2])
+    server.answers.extend([Answer(), Answer(cut_after=12_345, stalls=True)])
+    part = context.work / "downloads" / f"{NAMES[1]}.part"
+    process = multiprocessing.get_context("spawn").Process(
+        target=run, args=(context, links), kwargs={"parallel": 1, "timeout_seconds": 60}
+    )
+    process.start()
+    end = time.monotonic() + 20
+    while not (part.exists() and part.stat().st_size == 12_345) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert not list(context.output.glob("*.tar*"))
+    server.asked.clear()
+    context = context_of(*NAMES[:2])
+    run(context, links)
+    assert [(name, headers.get("Range")) for name, headers in server.asked] == [(NAMES[1], "bytes=12345-")]
+    assert all((context.output / name).read_bytes() == server.shards[name].content for name in NAMES[:2])
 
 
 @pytest.mark.parametrize(
