@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -119,7 +119,7 @@ def _transformers_config(
 
 def _check(copies: list[_Copy], config: "InternVLConfig", source: Path) -> None:
     """Every tensor of the network is written once, in its shape."""
-    needed = _needed_shapes(config)
+    needed = needed_shapes(config)
     for copy in copies:
         shape = needed.pop(copy.name, None)
         if shape is None:
@@ -140,7 +140,7 @@ def _check(copies: list[_Copy], config: "InternVLConfig", source: Path) -> None:
         raise InputError(f"{source}: no tensor gives {min(needed)}{more}; a shard or part of it is missing")
 
 
-def _needed_shapes(config: "InternVLConfig") -> dict[str, torch.Size]:
+def needed_shapes(config: "InternVLConfig") -> dict[str, torch.Size]:
     """Shape of every tensor of the network, by the name it has in a file of transformers."""
     from transformers import InternVLForConditionalGeneration
     from transformers.core_model_loading import revert_weight_conversion
@@ -173,7 +173,7 @@ def _write_weights(folder: Path, copies: list[_Copy]) -> int:
     return len(shards)
 
 
-def _values(shard: list[_Copy], bar: "tqdm[None]") -> Iterator[Tensor]:
+def _values(shard: list[_Copy], bar: "tqdm[Never]") -> Iterator[Tensor]:
     for copy in shard:
         tensor = copy.read()
         bar.update(tensor.nbytes)

@@ -154,7 +154,7 @@ class InternVLChat(_Section):
     model_type: Literal["internvl_chat"]
     vision_config: InternViT
     llm_config: Annotated[InternLM2 | Qwen2, Field(discriminator="model_type")]
-    downsample_ratio: Literal[0.5]
+    downsample_ratio: float = Field(gt=0, le=1)
     select_layer: int
     ps_version: Literal["v2"]
     force_image_size: PositiveInt | None = None

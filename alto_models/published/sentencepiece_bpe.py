@@ -45,7 +45,7 @@ def convert_sentencepiece(path: Path, added: dict[int, AddedToken]) -> Tokenizer
 
 
 def _read(path: Path) -> Any:
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from transformers.convert_slow_tokenizer import import_protobuf
 
     proto = import_protobuf().ModelProto()
@@ -66,7 +66,7 @@ def _contents(added: dict[int, AddedToken]) -> dict[int, str]:
 
 def _set_spaces(tokenizer: Tokenizer, proto: Any) -> None:
     """Spaces as the model was trained with: collapsed or kept, a word at the start marked like the others."""
-    before = []
+    before: list[normalizers.Normalizer] = []
     if proto.normalizer_spec.remove_extra_whitespaces:
         before += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if proto.normalizer_spec.add_dummy_prefix:

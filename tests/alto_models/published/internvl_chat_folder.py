@@ -23,8 +23,7 @@ from transformers import (
 VOCABULARY = ["<unk>", "<s>", "</s>", "a", "cake", "<IMG_CONTEXT>", "<|im_end|>", "<ALTo_Start>", "<TOK_0>"]
 SPECIAL = [token for token in VOCABULARY if token.startswith("<")]
 IMAGE_TOKEN_ID = VOCABULARY.index("<IMG_CONTEXT>")
-HEADS, KEY_VALUE_HEADS, HEAD_WIDTH = 4, 2, 6
-WIDTH = HEADS * HEAD_WIDTH
+HEADS, KEY_VALUE_HEADS = 4, 2
 
 _NAMES = {
     "model.multi_modal_projector.layer_norm": "mlp1.0",
@@ -55,20 +54,25 @@ _INTERNLM2_NAMES = {
 
 
 def network(
-    language_model: str, *, qk_norm: bool = False, select_layer: int = -1, tied: bool = False
+    language_model: str,
+    *,
+    qk_norm: bool = False,
+    select_layer: int = -1,
+    tied: bool = False,
+    **text_sizes: int,
 ) -> InternVLForConditionalGeneration:
-    """A random InternVL of 2 + 2 layers that takes 28 px images (4 image tokens)."""
+    """A random InternVL that takes 28 px images (4 image tokens), by default of 2 + 2 layers."""
     torch.manual_seed(0)
     text: dict[str, Any] = {
         "vocab_size": len(VOCABULARY),
-        "hidden_size": WIDTH,
+        "hidden_size": 24,
         "intermediate_size": 20,
         "num_hidden_layers": 2,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KEY_VALUE_HEADS,
         "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
         "tie_word_embeddings": tied,
-    }
+    } | text_sizes
     model = InternVLForConditionalGeneration(
         InternVLConfig(
             vision_config=InternVLVisionConfig(
@@ -147,9 +151,10 @@ def published_tensors(model: InternVLForConditionalGeneration) -> dict[str, Tens
     for name in [name for name in renamed if internlm2 and ".self_attn.q_proj." in name]:
         q, k, v = (renamed.pop(name.replace("q_proj", f"{letter}_proj")) for letter in "qkv")
         rows = []
-        group = HEADS // KEY_VALUE_HEADS * HEAD_WIDTH
+        width = model.config.text_config.hidden_size // HEADS
+        group = HEADS // KEY_VALUE_HEADS * width
         for head in range(KEY_VALUE_HEADS):
-            own = slice(head * HEAD_WIDTH, (head + 1) * HEAD_WIDTH)
+            own = slice(head * width, (head + 1) * width)
             rows += [q[head * group : (head + 1) * group], k[own], v[own]]
         renamed[name.replace("self_attn.q_proj", "attention.wqkv")] = torch.cat(rows)
     if model.config.tie_word_embeddings:
