@@ -63,6 +63,25 @@ def sync() -> None:
 
 
 @app.command()
+def promote(
+    rollback: Annotated[bool, typer.Option(help="Make the previous champion champion again.")] = False,
+) -> None:
+    """Make the registered challenger champion if it is better; say why in one table."""
+    from orchestration.promotion.decision import promote as promote_challenger
+    from orchestration.promotion.decision import roll_back
+    from orchestration.promotion.table import text_table
+
+    root = enter_project()
+    if rollback:
+        print(f"altollm {roll_back(root)} is champion again")
+        return
+    decision = promote_challenger(root)
+    print(f"{text_table(decision.findings)}\n\n{decision.summary}")
+    if not decision.better:
+        raise typer.Exit(1)
+
+
+@app.command()
 def results() -> None:
     """Print the table of results of the last benchmark report, and where to look."""
     from orchestration.results import print_results

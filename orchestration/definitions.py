@@ -12,6 +12,7 @@ from jobs.runner.lineage import read_lineage
 from orchestration.jobs import phase_jobs, retraining, weekly_retraining
 from orchestration.launchers import LocalLauncher
 from orchestration.partitions import partitions_definitions
+from orchestration.promotion.assets import beats_champion_check, promotion_asset
 from orchestration.sensors import build_sensors
 
 STAGE_ASSETS = (*data.ASSETS, *tokenizer.ASSETS, *altollm.ASSETS, *benchmarks.ASSETS)
@@ -25,7 +26,9 @@ def build_definitions(root: Path) -> dg.Definitions:
         assets=[
             *build_assets(STAGE_ASSETS, lineage, partitions_definitions(root)),
             registration_asset(root),
+            promotion_asset(root),
         ],
+        asset_checks=[beats_champion_check(root)],
         jobs=[*jobs.values(), retraining],
         schedules=[weekly_retraining],
         sensors=build_sensors(root, jobs),

@@ -16,7 +16,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "tokenizer_training": ("base_weights", "tokenizer_stage1", "tokenizer_stage1_5", "tokenizer_benchmark"),
     "altollm_training": ("mask_tokens", "altollm_sft", "altollm_grpo"),
     "evaluation": ("benchmark",),
-    "reporting": ("benchmark_report", "registration"),
+    "reporting": ("benchmark_report", "registration", "promotion"),
 }
 RETRAINING = (*PHASES["tokenizer_training"], *PHASES["altollm_training"])
 

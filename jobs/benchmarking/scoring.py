@@ -69,7 +69,7 @@ class Scoreboard:
 
     def compare(self, run: Run, reference: Run) -> Comparison:
         """Paired bootstrap of the difference in gIoU."""
-        difference = self._bootstrap.difference(self._ratios[run]["giou"], self._ratios[reference]["giou"])
+        difference = self.difference("giou", run, reference)
         return Comparison(
             system=run[0],
             mode=run[1],
@@ -78,6 +78,10 @@ class Scoreboard:
             difference=Estimate(**difference._asdict()),
             better=difference.low > 0,
         )
+
+    def difference(self, metric: str, run: Run, reference: Run) -> Interval:
+        """Paired bootstrap of `run` minus `reference` in a metric of `metric_ratios`; NaN where undefined."""
+        return self._bootstrap.difference(self._ratios[run][metric], self._ratios[reference][metric])
 
     def slices(self, run: Run) -> list[Slice]:
         """gIoU and mean length by category, by size and by number of objects meant."""

@@ -61,12 +61,23 @@ def register(client: Any, root: Path, address: StageAddress, model: str) -> Regi
             "stage": address.stage,
             "profile": profile,
             "git_commit": run.data.tags.get("git_commit", ""),
+            **trained_on(root, address),
         },
     )
     client.set_registered_model_alias(model, "challenger", version.version)
     return RegisteredVersion(
         model=model, version=version.version, data_version=recorded.data_version, how="registered"
     )
+
+
+def trained_on(root: Path, address: StageAddress) -> dict[str, str]:
+    """Which mask tokenizer a language model's mask tokens belong to."""
+    if address.stage != "altollm_grpo":
+        return {}
+    tokenizer = Ledger(root).current(StageAddress("tokenizer_stage1_5"))
+    if tokenizer is None:
+        raise InputError("tokenizer_stage1_5 has no up-to-date result: run it before registering")
+    return {"tokenizer_data_version": tokenizer.data_version}
 
 
 def ensure_model(client: Any, model: str) -> None:

@@ -29,6 +29,7 @@ READS = {
     "benchmark": {"prepare_benchmark", "altollm_sft", "altollm_grpo", "tokenizer_stage1_5"},
     "benchmark_report": {"benchmark", "tokenizer_benchmark"},
     "registration": {"tokenizer_stage1_5", "altollm_grpo"},
+    "promotion": {"registration", "benchmark_report"},
 }
 
 

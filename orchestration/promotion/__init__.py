@@ -1,0 +1,1 @@
+"""Promotion: a challenger becomes champion only where the rules of `params.yaml` say it is better."""

@@ -1,0 +1,60 @@
+"""Promotion in Dagster: a check that only compares, and the asset that acts."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from data_contracts.errors import InputError
+from orchestration.promotion.decision import Decision, decide, promote
+from orchestration.promotion.table import markdown_table
+
+
+def beats_champion_check(root: Path) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="benchmark_report",
+        name="beats_champion",
+        description="The registered challenger beats the champion under the rules in params.yaml. Changes nothing.",
+    )
+    def beats_champion() -> dg.AssetCheckResult:
+        try:
+            decision = decide(root)
+        except InputError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        return dg.AssetCheckResult(
+            passed=decision.better,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=decision.summary,
+            metadata=decision_metadata(decision),
+        )
+
+    return beats_champion
+
+
+def promotion_asset(root: Path) -> dg.AssetsDefinition:
+    @dg.asset(
+        deps=["registration", "benchmark_report"],
+        group_name="shipping",
+        kinds={"mlflow"},
+        owners=["team:alto"],
+        tags={"phase": "shipping"},
+        description="Gives the alias `champion` to the challenger where it is better; says why not where it is not.",
+    )
+    def promotion() -> dg.MaterializeResult:
+        try:
+            decision = promote(root)
+        except InputError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        champion = decision.challenger if decision.better else decision.champion
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(str(champion)),
+            metadata={"promoted": decision.better, **decision_metadata(decision)},
+        )
+
+    return promotion
+
+
+def decision_metadata(decision: Decision) -> dict[str, dg.MetadataValue]:
+    return {
+        "decision": dg.MetadataValue.text(decision.summary),
+        "findings": dg.MetadataValue.md(markdown_table(decision.findings)),
+    }
