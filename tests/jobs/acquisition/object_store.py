@@ -45,10 +45,13 @@ def object_store(folder: Path) -> Iterator[str]:
         "master.volumeSizeLimitMB": 1024,
         "master.raftHashicorp": "false",
         "master.volumePreallocate": "false",
+        "master.telemetry": "false",
         "volume.max": 0,
         "filer": "true",
         "s3": "true",
         "s3.config": folder / "s3.json",
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
         **ports,
     }
     command = [weed_binary() or "weed", "server", *(f"-{name}={value}" for name, value in settings.items())]
