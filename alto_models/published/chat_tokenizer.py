@@ -70,14 +70,17 @@ def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedToke
     """Tokens that came after the vocabulary was learned, by id."""
     try:
         found = {
-            int(number): (token, True) for token, number in _read_json(folder / "added_tokens.json").items()
+            int(number): AddedToken(token, normalized=False, special=True)
+            for token, number in _read_json(folder / "added_tokens.json").items()
         }
         for number, token in settings.get("added_tokens_decoder", {}).items():
-            found[int(number)] = (token["content"], token.get("special", True))
-        return {
-            number: AddedToken(content, normalized=False, special=special)
-            for number, (content, special) in found.items()
-        }
+            found[int(number)] = AddedToken(
+                token["content"],
+                normalized=False,
+                special=token.get("special", True),
+                **{name: token.get(name, False) for name in ("lstrip", "rstrip", "single_word")},
+            )
+        return found
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{folder}: added tokens cannot be read; added_tokens.json holds name: id, "

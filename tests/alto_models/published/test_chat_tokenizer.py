@@ -96,7 +96,8 @@ def write_sentencepiece_folder(folder: Path, **settings_: object) -> tuple[Path,
         "auto_map": {"AutoTokenizer": ["tokenization_internlm2.InternLM2Tokenizer", None]},
         "tokenizer_class": "InternLM2Tokenizer",
         "added_tokens_decoder": {
-            number: {"content": token, "special": True} for number, token in added.items()
+            number: {"content": token, "special": True, "rstrip": token == "<s>"}
+            for number, token in added.items()
         },
         "bos_token": "<s>",
         "eos_token": "</s>",
@@ -117,6 +118,7 @@ def test_sentencepiece_folder_loads_with_transformers_alone(tmp_path: Path) -> N
         assert tokenizer.convert_ids_to_tokens(number) == token
     assert tokenizer.chat_template == "{{ messages }}"
     words = reference_ids(sentencepiece_model(), "a cake")
+    assert tokenizer("<s>  a cake", add_special_tokens=False)["input_ids"] == [1, *words]
     numbers = {token: number for number, token in added.items()}
     assert tokenizer("a cake<TOK_0><|im_end|>")["input_ids"] == [
         *(1, *words),

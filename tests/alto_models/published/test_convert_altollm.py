@@ -18,7 +18,7 @@ from alto_models.published.chat_tokenizer import load_chat_tokenizer
 from alto_models.published.convert_altollm import convert_altollm, needed_shapes
 from alto_models.published.internvl_chat import InternVLChat
 from data_contracts.errors import InputError
-from orchestration.convert import app
+from orchestration.cli import app
 from tests.alto_models.published.internvl_chat_folder import (
     IMAGE_TOKEN_ID,
     VOCABULARY,
@@ -206,6 +206,6 @@ def test_existing_folder_is_not_touched(source: Path, tmp_path: Path) -> None:
 
 @needs_golden
 def test_command(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["altollm", str(GOLDEN), str(tmp_path / "converted")])
+    done = CliRunner().invoke(app, ["convert", "altollm", str(GOLDEN), str(tmp_path / "converted")])
     assert done.exit_code == 0
     assert "94 tensors in 1 file(s), 0 left out" in done.output
