@@ -24,12 +24,15 @@ def load_trained_tokenizer(model: str | None) -> "TrainedTokenizer":
     """The tokenizer of a checkpoint folder, of `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
 
     None: of the registered champion, else the newest registered version, else the output folder of the
-    stage in the current profile. Raises InputError where there is no such model.
+    stage in the current profile; which, is told on stderr. Raises InputError where there is no such model.
     """
     from alto_models.tokenizer.api import TrainedTokenizer
 
+    if model is None:
+        model = default_model()
+        print(f"model: {model}", file=sys.stderr)
     with TemporaryDirectory() as downloads:
-        return TrainedTokenizer.from_folder(find_folder(model or default_model(), Path(downloads)))
+        return TrainedTokenizer.from_folder(find_folder(model, Path(downloads)))
 
 
 def find_folder(model: str, downloads: Path) -> Path:
@@ -46,7 +49,7 @@ def find_folder(model: str, downloads: Path) -> Path:
     try:
         return Path(download_artifacts(artifact_uri=model, dst_path=str(downloads)))
     except Exception as error:  # whatever the server, its client or the artifact store raises
-        raise InputError(f"{model}: not found in the model registry ({first_line(error)})") from error
+        raise InputError(f"{model}: cannot be had from the model registry ({first_line(error)})") from error
 
 
 def default_model() -> str:

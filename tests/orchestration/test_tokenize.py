@@ -277,7 +277,9 @@ def test_unknown_models_are_one_clear_line(alto: Alto, folder: Path) -> None:
 def test_the_current_profiles_tokenizer_is_the_default(alto: Alto, folder: Path) -> None:
     make_project(folder)
     shutil.copytree(folder / "model", folder / "models/small/tokenizer_stage1_5")
-    assert alto("tokenize", "0.png").lines == alto("tokenize", "0.png", "--model", "model").lines
+    by_default = alto("tokenize", "0.png")
+    assert by_default.lines == alto("tokenize", "0.png", "--model", "model").lines
+    assert by_default.stderr == f"model: {folder / 'models/small/tokenizer_stage1_5'}\n"
 
 
 def make_project(folder: Path) -> None:
@@ -319,4 +321,4 @@ def test_the_champion_goes_before_the_newest_version(
         "models:/",
     ):
         unknown = alto("tokenize", "0.png", "--model", name)
-        assert_refused(unknown, f"{name}: not found in the model registry", folder)
+        assert_refused(unknown, f"{name}: cannot be had from the model registry", folder)
