@@ -64,10 +64,12 @@ def tokenize_files(
     images: Sequence[Path | None],
     quality: float | None = None,
     max_tokens: int | None = None,
+    threshold: int | None = None,
 ) -> list[TokenLine]:
     """Lines in the order of the masks; an image is read, and encoded where `quality` needs it, once.
 
-    quality, max_tokens: as in `TrainedTokenizer.tokenize`. Raises InputError naming the file.
+    quality, max_tokens: as in `TrainedTokenizer.tokenize`; threshold: as in `read_mask`.
+    Raises InputError naming the file.
     """
     check_wanted(quality, max_tokens)
     lines: dict[int, TokenLine] = {}
@@ -76,7 +78,7 @@ def tokenize_files(
             image = None if image_name is None else read_image(Path(image_name))
             context = tokenizer.encode_image(image) if image is not None and quality is not None else image
             for index in members:
-                mask = read_mask(masks[index])
+                mask = read_mask(masks[index], threshold)
                 try:
                     tokenized = tokenizer.tokenize(mask, context, quality=quality, max_tokens=max_tokens)
                 except InputError as error:

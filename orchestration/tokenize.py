@@ -30,6 +30,9 @@ def tokenize(
         float | None, typer.Option(help="Keep as few codes as reach this IoU; all where none does.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Keep at most so many codes.")] = None,
+    threshold: Annotated[
+        int | None, typer.Option(help="For masks of more levels: the lowest one inside, such as 128.")
+    ] = None,
 ) -> None:
     """Print one JSON line a mask: codes, length, original size, image."""
     from orchestration.token_lines import pair_images, tokenize_files
@@ -37,7 +40,7 @@ def tokenize(
 
     images = pair_images(masks, image or [])
     tokenizer = load_trained_tokenizer(model)
-    for line in tokenize_files(tokenizer, masks, images, quality, max_tokens):
+    for line in tokenize_files(tokenizer, masks, images, quality, max_tokens, threshold):
         print(line.model_dump_json())
 
 

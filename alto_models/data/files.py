@@ -33,11 +33,14 @@ def read_image(path: Path) -> Picture:
     return np.asarray(image.convert("RGB"))
 
 
-def read_mask(path: Path) -> BoolMask:
+def read_mask(path: Path, threshold: int | None = None) -> BoolMask:
     """(H, W) bool of a PNG file, any bit depth; a palette counts by its indices. Raises InputError.
 
-    A colour file is taken where its channels are equal and nothing is transparent. Levels as in `binary`.
+    A colour file is taken where its channels are equal and nothing is transparent.
+    threshold: the lowest level inside the mask; None: levels as in `binary`.
     """
+    if threshold is not None and threshold < 1:
+        raise InputError(f"threshold is at least 1, as level 0 is outside the mask, got {threshold}")
     image = _decode(path, MASK_FORMATS)
     if image.mode not in MASK_MODES:
         raise InputError(f"{path}: pixels of mode {image.mode}; save the mask as a grey PNG")
@@ -51,7 +54,7 @@ def read_mask(path: Path) -> BoolMask:
             raise InputError(f"{path}: the mask has colours; save it as a grey PNG of 0 and 255")
         levels = levels[..., 0]
     try:
-        return binary(levels)
+        return binary(levels if threshold is None else levels >= threshold)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -68,7 +71,7 @@ def binary(levels: NDArray) -> BoolMask:
     if values.size and (values != values[0]).any():
         raise InputError(
             f"the mask has grey levels from {levels.min()} to {levels.max()}, but needs 0 and one other: "
-            "threshold it first"
+            "state a threshold"
         )
     return inside
 

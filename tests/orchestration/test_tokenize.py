@@ -173,6 +173,17 @@ def test_one_bad_mask_and_nothing_is_printed(alto: Alto, folder: Path, name: str
     assert_refused(result, line, folder)
 
 
+def test_grey_levels_are_thresholded_where_a_threshold_is_stated(alto: Alto, folder: Path) -> None:
+    with Image.open(folder / "0.png") as mask:
+        grey = np.where(np.asarray(mask) > 0, 200, 50).astype(np.uint8)
+    grey[0, 0] = 0
+    Image.fromarray(grey).save(folder / "grey.png")
+    assert_refused(alto("tokenize", "grey.png", "--model", "model"), "state a threshold", folder)
+    (stated,) = alto("tokenize", "grey.png", "--model", "model", "--quality", "1", "--threshold", "128").lines
+    (binary,) = alto("tokenize", "0.png", "--model", "model", "--quality", "1").lines
+    assert stated == binary | {"mask": "grey.png"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -188,6 +199,7 @@ def test_one_bad_mask_and_nothing_is_printed(alto: Alto, folder: Path, name: str
         (["0.png", "--quality", "1.5"], "quality is an IoU above 0 and up to 1, got 1.5"),
         (["0.png", "--quality", "0.5", "--max-tokens", "2"], "give quality or max_tokens, not both"),
         (["0.png", "--max-tokens", "0"], "max_tokens is at least 1, got 0"),
+        (["0.png", "--threshold", "0"], "threshold is at least 1"),
     ],
 )
 def test_wrong_arguments_are_one_clear_line(

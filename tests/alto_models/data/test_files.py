@@ -73,6 +73,12 @@ def test_a_mask_that_could_mean_several_things_is_refused(reason: str, tmp_path:
         read_mask(path)
 
 
+def test_a_stated_threshold_is_the_lowest_level_inside(tmp_path: Path) -> None:
+    levels = np.array([[0, 127, 128], [129, 254, 255]], np.uint8)
+    path = saved(tmp_path / "mask.png", Image.fromarray(levels))
+    assert read_mask(path, threshold=128).tolist() == [[False, False, True], [True, True, True]]
+
+
 def damaged(kind: str, tmp_path: Path) -> Path:
     path = tmp_path / "file.png"
     data = encode_mask(np.random.default_rng(0).random((64, 64)) > 0.5)
