@@ -94,9 +94,6 @@ class HttpDownloader:
         if self._stop.is_set():
             raise Stopped
         origin = part.origin()
-        if origin is None or origin.validator is None or part.size > (origin.size or part.size):
-            part.discard()
-            origin = None
         if origin is not None and part.size == origin.size:
             progress.place(part.size, origin.size)
             return

@@ -206,7 +206,7 @@ def test_silent_server_is_tried_again(server: ShardServer, tmp_path: Path) -> No
 
 
 def test_gives_up_after_the_attempts_and_keeps_the_part(server: ShardServer, tmp_path: Path) -> None:
-    server.answers.extend([Answer(cut_after=1000), *[Answer(status=503)] * 2])
+    server.answers.extend([Answer(status=503), Answer(cut_after=1000), Answer(status=503)])
     with pytest.raises(
         InputError, match=rf"{NAME}: the server answered HTTP 503, 3 times; .* 1000 bytes are kept"
     ):
@@ -214,7 +214,7 @@ def test_gives_up_after_the_attempts_and_keeps_the_part(server: ShardServer, tmp
     assert not (tmp_path / NAME).exists()
     download(server, tmp_path / NAME)
     assert (tmp_path / NAME).read_bytes() == CONTENT
-    assert server.ranges_asked == [None, "bytes=1000-", "bytes=1000-", "bytes=1000-"]
+    assert server.ranges_asked == [None, None, "bytes=1000-", "bytes=1000-"]
 
 
 def test_attempts_that_bring_the_file_forward_do_not_count(
@@ -242,7 +242,7 @@ def test_waits_double_with_jitter_and_follow_the_server(server: ShardServer, tmp
         HttpDownloader(config, Recorded()).download(link, tmp_path / NAME, ByteProgress(bar).file())
     assert waits[0] == 0
     for wait, least in zip(waits[1:4], (2, 4, 8), strict=True):
-        assert least <= wait <= least + 2
+        assert least < wait <= least + 2
     assert waits[4:] == [77]
 
 
