@@ -40,7 +40,7 @@ class Config(JobConfig):
         for name, section in (("folder", self.folder), ("links", self.links), ("s3", self.s3)):
             if (self.source == name) != (section is not None):
                 raise ValueError(
-                    f"`{name}` must be given with `source: {name}` only, and source is {self.source}"
+                    f"`{name}` must be given with `source: {name}`, and only then; source is {self.source}"
                 )
         return self
 
@@ -101,7 +101,7 @@ def _copy(folder: Path, context: StageContext) -> StageReport:
 
 
 def _download(links: LinksConfig | None, s3: S3Config | None, context: StageContext) -> StageReport:
-    shards = context.partition_items
+    shards = list(dict.fromkeys(context.partition_items))
     # What has been downloaded survives a kill here; the output folder of a killed run does not.
     folder = context.work / "downloads"
     folder.mkdir(exist_ok=True)

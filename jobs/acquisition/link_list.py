@@ -53,7 +53,7 @@ def read_links(path: Path, shards: Sequence[str]) -> list[Link]:
         raise InputError(
             f"{path.name}: has no link for {listed(missing)}; get a complete list or correct partitions.yaml"
         )
-    return [found[shard] for shard in dict.fromkeys(shards)]
+    return [found[shard] for shard in shards]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ def fetch_from_s3(config: S3Config, shards: Sequence[str], folder: Path, context
         num_download_attempts=config.attempts,
         preferred_transfer_client="classic",
     )
-    waiting = [shard for shard in dict.fromkeys(shards) if not (folder / shard).exists()]
+    waiting = [shard for shard in shards if not (folder / shard).exists()]
     with _explained(config):
         client = _client(config)
         sizes = _sizes(client, config, waiting)

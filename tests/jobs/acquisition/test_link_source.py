@@ -46,7 +46,7 @@ def run(context: StageContext, links: Path, **settings: Any) -> StageReport:
 def test_shards_of_the_partition_are_downloaded(
     server: ShardServer, tmp_path: Path, context_of: ContextOf
 ) -> None:
-    context = context_of(*NAMES[1:4])
+    context = context_of(*NAMES[1:4], NAMES[1])
     server.answers.extend([Answer(cut_after=7), Answer(status=503), Answer()])
     report = run(context, write_list(tmp_path / "links.tsv", server))
     assert {path.name for path in context.output.iterdir()} == {"dataset.json", *NAMES[1:4]}
@@ -169,12 +169,12 @@ def test_signatures_of_links_appear_nowhere(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"source": "links"}, "`links` must be given with `source: links` only"),
+        ({"source": "links"}, "`links` must be given with `source: links`, and"),
         ({"source": "folder", "links": {"file": "x"}}, "must be given with"),
         ({"source": "links", "links": {"file": "x", "paralel": 2}}, r"acquire_sa1b\.links\.paralel: unknown"),
         ({"source": "links", "links": {"file": "x", "parallel": 0}}, r"acquire_sa1b\.links\.parallel"),
         ({"source": "s3", "s3": {"url": "https://bucket"}}, r"acquire_sa1b\.s3\.url"),
-        ({"source": "sample", "s3": {"url": "s3://bucket/x"}}, "`s3` must be given with `source: s3` only"),
+        ({"source": "sample", "s3": {"url": "s3://bucket/x"}}, "`s3` must be given with `source: s3`, and"),
     ],
 )
 def test_settings_that_do_not_fit_the_source_are_refused(parameters: dict[str, Any], message: str) -> None:
