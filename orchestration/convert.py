@@ -23,3 +23,15 @@ def altollm(
 
     done = convert_altollm(source, target)
     print(f"wrote {target}: {done.tensors} tensors in {done.files} file(s), {done.ignored} left out")
+
+
+@app.command()
+def tokenizer(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Published mask tokenizer, alto.pth.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder for config.json and the weights.")],
+) -> None:
+    """Convert the mask tokenizer; every tensor is used, and every value stays as it is."""
+    from alto_models.published.convert_tokenizer import convert_tokenizer
+
+    config = convert_tokenizer(source, target)
+    print(f"wrote {target}: masks of {16 * config.grid} px, up to {config.max_length} codes")

@@ -1,0 +1,57 @@
+"""Sizes of a published ALTo mask tokenizer, all of which can be read off its weights."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PATCH_SIZE = 16  # pixels a side, of the mask encoder and of SAM
+HEAD_WIDTH = 64  # of the mask encoder and the de-tokenizer, in every size
+CHANNEL_FACTORS = (1, 1, 2, 2, 4)  # pixel decoder, finest level first; each level but one doubles the size
+
+
+class SizeConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TransformerSize(SizeConfig):
+    width: int = Field(gt=0, multiple_of=HEAD_WIDTH)
+    layers: int = Field(gt=0)
+
+
+class SamSize(SizeConfig):
+    """SAM's image encoder.
+
+    grid: patches along one side of the square image (64 at 1024 px).
+    window: side of the attention windows in patches; `global_layers` (from 0) attend to the whole image.
+    embedding_width: channels of the image embedding.
+    """
+
+    width: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    grid: int = Field(gt=0)
+    window: int = Field(gt=0)
+    global_layers: tuple[int, ...]
+    embedding_width: int = Field(gt=0)
+
+
+class PublishedTokenizerConfig(SizeConfig):
+    """One published mask tokenizer.
+
+    grid: mask patches along one side (16 at 256 px).
+    max_length: codes of a mask at full length.
+    codebook_size, code_width: entries and dimensions of the codebook.
+    pixel_decoder_in: channels of the de-tokenizer's output, which the pixel decoder reads.
+    pixel_decoder_width: channels of the pixel decoder at full resolution.
+    """
+
+    kind: Literal["published_alto"] = "published_alto"
+    encoder: TransformerSize
+    decoder: TransformerSize
+    grid: int = Field(gt=0)
+    max_length: int = Field(gt=0)
+    codebook_size: int = Field(gt=1)
+    code_width: int = Field(gt=0)
+    pixel_decoder_in: int = Field(gt=0)
+    pixel_decoder_width: int = Field(gt=0, multiple_of=32)
+    pixel_encoder: SamSize

@@ -1,0 +1,60 @@
+"""Weight files from outside: read as tensors only, and held against what a network needs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError  # noqa: TID251 (what torch raises when it refuses to unpickle)
+
+import torch
+from torch import Tensor
+
+from data_contracts.errors import InputError
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.pth` file that holds a state dict, on the CPU.
+
+    Objects other than tensors and plain containers are refused, not unpickled.
+    Raises InputError when the file is absent, broken, or something else than a state dict.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of the downloaded weights")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise InputError(
+            f"{path}: holds something else than tensors; give a file of plain weights"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise InputError(f"{path}: not a readable weight file; download it again") from error
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise InputError(f"{path}: not a state dict (tensors by name)")
+    for name, tensor in loaded.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise InputError(f"{path}: entry {name!r} is not a named tensor; give the state dict itself")
+    return dict(loaded)
+
+
+def check_tensors(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> None:
+    """Every tensor must be wanted, present, floating point and of the right shape.
+
+    tensors, shapes: what the file has and what the network needs, both by published name.
+    Raises InputError naming the first tensor that does not fit, and how many more there are.
+    """
+    _refuse("missing tensor", sorted(shapes.keys() - tensors.keys()), source)
+    _refuse("unexpected tensor", sorted(tensors.keys() - shapes.keys()), source)
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.shape != shape:
+            raise InputError(
+                f"{source}: tensor {name} has shape {tuple(tensor.shape)}, needed is {tuple(shape)}"
+            )
+        if not tensor.is_floating_point():
+            raise InputError(
+                f"{source}: tensor {name} holds {tensor.dtype}, needed are floating-point numbers"
+            )
+
+
+def _refuse(problem: str, names: list[str], source: str) -> None:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise InputError(f"{source}: {problem} {names[0]}{more}; these are not the weights asked for")
