@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251 (what torch raises when it refuses to unpickle)
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of the downloaded weights")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped where the format allows: only the copy that is written takes memory.
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except UnpicklingError as error:
         raise InputError(
             f"{path}: holds something else than tensors; give a file of plain weights"

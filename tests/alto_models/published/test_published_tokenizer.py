@@ -74,6 +74,11 @@ def test_round_trip_is_bit_exact(alto_pth: Path, tmp_path: Path) -> None:
         assert torch.equal(tensor, published[name]), name
 
 
+def test_old_file_format(alto_pth: Path, tmp_path: Path) -> None:
+    torch.save(published_tensors(), alto_pth, _use_new_zipfile_serialization=False)
+    assert convert_tokenizer(alto_pth, tmp_path / "model") == TINY
+
+
 def test_same_file_gives_the_same_bytes(alto_pth: Path, tmp_path: Path) -> None:
     for target in ("first", "second"):
         convert_tokenizer(alto_pth, tmp_path / target)
