@@ -5,7 +5,7 @@
 Not a stage of the lineage: it stands in for the pre-training that InternVL has behind it when ALToLLM
 starts. Two phases: the vision tower learns dense labels, then the whole model learns to caption scenes, to
 give the boxes of what an expression means, and to name what is in a box. No masks. Run it again with the
-same `--work` folder and it goes on where it stopped. Takes about an hour on two cores.
+same `--work` folder and it goes on where it stopped. Takes 50 minutes on one core.
 """
 
 import argparse
