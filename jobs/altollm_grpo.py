@@ -263,11 +263,13 @@ def _relative(figures: Mapping[str, float], name: str) -> float:
 
 def training_health(context: StageContext, malformed: float, most: float) -> Check:
     rewards = [point.values["reward"] for point in context.metric_log.read() if "reward" in point.values]
+    third = max(1, len(rewards) // 3)
+    first, last = fmean(rewards[:third]), fmean(rewards[-third:])
     return Check(
         name="training_health",
         passed=malformed <= most,
-        reason=f"mean reward {rewards[0]:.3f} -> {rewards[-1]:.3f}, malformed answers {malformed:.1%} "
-        f"(at most {most:.1%})",
+        reason=f"mean reward {first:.3f} in the first third of the steps, {last:.3f} in the last; "
+        f"malformed answers {malformed:.1%} (at most {most:.1%})",
         blocking=True,
     )
 

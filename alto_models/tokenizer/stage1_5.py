@@ -2,8 +2,8 @@
 
 Two objectives. `chunking` is the paper's: the mask is decoded from softly kept codes, and reconstruction
 loss and length loss pull against each other through the straight-through keep mask. `oracle` decodes
-prefixes of every mask and teaches the predictor which lengths turned out best: the cross-entropy with
-softmax(utility / temperature) over lengths n, utility = IoU_n - length_weight * n / L.
+prefixes of every mask and teaches the predictor which lengths turned out best: the Kullback-Leibler divergence
+from softmax(utility / temperature) over lengths n, utility = IoU_n - length_weight * n / L.
 """
 
 from typing import Literal
@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn.functional import kl_div
 
 from alto_models.tokenizer.length_predictor import expected_length, length_loss, soft_keep_mask
 from alto_models.tokenizer.losses import bce_loss, dice_loss
@@ -69,8 +70,9 @@ class PredictorTraining:
         ious = interpolate(ious, self.prefix_lengths)
         lengths = torch.arange(1, ious.shape[1] + 1, device=ious.device)
         utility = ious - self.settings.length_weight * lengths / ious.shape[1]
-        target = (utility / self.settings.temperature).softmax(-1)
-        return -(target * encoding.stop_probabilities.clamp_min(1e-12).log()).sum(-1).mean()
+        target = (utility / self.settings.temperature).log_softmax(-1)
+        predicted = encoding.stop_probabilities.clamp_min(1e-12).log()
+        return kl_div(predicted, target, reduction="batchmean", log_target=True)
 
 
 def interpolate(values: Tensor, lengths: Tensor) -> Tensor:
