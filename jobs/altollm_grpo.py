@@ -7,6 +7,7 @@ prompt read once a group, and the masks of a group are decoded together.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
