@@ -1,12 +1,17 @@
-"""Promotion in Dagster: a check that only compares, and the asset that acts."""
+"""Promotion in Dagster: a check that only compares, and the asset that acts.
+
+What they compare with takes seconds to import, and every run loads this module: so it is imported inside.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from data_contracts.errors import InputError
-from orchestration.promotion.decision import Decision, decide, promote
-from orchestration.promotion.table import markdown_table
+
+if TYPE_CHECKING:
+    from orchestration.promotion.decision import Decision
 
 
 def beats_champion_check(root: Path) -> dg.AssetChecksDefinition:
@@ -17,6 +22,8 @@ def beats_champion_check(root: Path) -> dg.AssetChecksDefinition:
         description="The registered challenger beats the champion under the rules in params.yaml. Changes nothing.",
     )
     def beats_champion() -> dg.AssetCheckResult:
+        from orchestration.promotion.decision import decide
+
         try:
             decision = decide(root)
         except InputError as error:
@@ -43,6 +50,8 @@ def promotion_asset(root: Path) -> dg.AssetsDefinition:
         description="Gives the alias `champion` to the challenger where it is better; says why not where it is not.",
     )
     def promotion() -> dg.MaterializeResult:
+        from orchestration.promotion.decision import promote
+
         try:
             decision = promote(root)
         except InputError as error:
@@ -56,7 +65,9 @@ def promotion_asset(root: Path) -> dg.AssetsDefinition:
     return promotion
 
 
-def decision_metadata(decision: Decision) -> dict[str, dg.MetadataValue]:
+def decision_metadata(decision: "Decision") -> dict[str, dg.MetadataValue]:
+    from orchestration.promotion.table import markdown_table
+
     return {
         "decision": dg.MetadataValue.text(decision.summary),
         "findings": dg.MetadataValue.md(markdown_table(decision.findings)),

@@ -1,5 +1,7 @@
 """What Dagster shows follows from `dvc.yaml`."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -96,3 +98,13 @@ def test_code_version_follows_parameters(definitions: dg.Definitions, tmp_path: 
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters))
     after = {stage.name: code_version(tmp_path, stage) for stage in lineage.stages}
     assert {name for name in before if before[name] != after[name]} == {"altollm_grpo"}
+
+
+def test_loading_the_definitions_imports_nothing_slow() -> None:
+    """Every Dagster run, sensor tick and page starts with it."""
+    slow = {"torch", "transformers", "pandas", "mlflow", "great_expectations"}
+    command = f"import sys, orchestration.definitions; print(*({slow!r} & sys.modules.keys()))"
+    result = subprocess.run(
+        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == ""
