@@ -1,4 +1,4 @@
-"""The one exception for wrong input from outside."""
+"""The one exception for wrong input from outside, and what other errors say in one line."""
 
 
 class InputError(Exception):
@@ -7,3 +7,9 @@ class InputError(Exception):
     The message is one line for a person: it names the file, row or field and says what to do.
     Commands print it without a traceback and exit with status 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's message; its type where it has none."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,6 +1,5 @@
 """Dagster's partitions, from `partitions.yaml`."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import yaml
 from data_contracts.errors import InputError
 from jobs.runner.layout import PARTITION_KEY
 from jobs.runner.lineage import look_up, read_yaml
+from orchestration.atomic_files import write_atomically
 
 SA1B_BATCHES = dg.DynamicPartitionsDefinition(name="sa1b_batches")
 HEADER = "# What exists to be processed. Batches of SA-1B shards are added by the `new_shards` sensor.\n"
@@ -50,7 +50,5 @@ def add_batch(root: Path, shards: Sequence[str]) -> str:
     batch = f"batch_{len(partitions['sa1b']['batches']):03d}"
     partitions["sa1b"]["batches"].append(batch)
     partitions["sa1b"]["shards"][batch] = list(shards)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(HEADER + yaml.safe_dump(partitions, sort_keys=False))
-    os.replace(temporary, path)
+    write_atomically(path, HEADER + yaml.safe_dump(partitions, sort_keys=False))
     return batch

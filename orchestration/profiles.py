@@ -1,6 +1,5 @@
 """`params.yaml` from a profile: a base and a short difference."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import yaml
 
 from data_contracts.errors import InputError
 from jobs.runner.lineage import read_yaml
+from orchestration.atomic_files import write_atomically
 
 
 def profile_names(root: Path) -> list[str]:
@@ -42,9 +42,6 @@ def override(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) ->
 
 def write_profile(root: Path, name: str) -> Path:
     """Replace `params.yaml` atomically."""
-    content = render_profile(root, name)
     path = root / "params.yaml"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(content)
-    os.replace(temporary, path)
+    write_atomically(path, render_profile(root, name))
     return path

@@ -6,10 +6,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_line
 from jobs.runner.layout import StageAddress, output_folder, project_root
 from jobs.runner.lineage import read_lineage
-from jobs.runner.registry import REGISTERED_MODELS
+from jobs.runner.registry import CHAMPION, REGISTERED_MODELS
 from jobs.runner.tracking import use_project_store
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 STAGE = "tokenizer_stage1_5"
 URI_PREFIX = "models:/"
-CHAMPION = "champion"
 
 
 def load_trained_tokenizer(model: str | None) -> "TrainedTokenizer":
@@ -86,7 +85,3 @@ def newest_registered(root: Path) -> str | None:
 def has_registry(root: Path) -> bool:
     """Whether there is a store to ask: asking MLflow without one would make one."""
     return "MLFLOW_TRACKING_URI" in os.environ or (root / ".work" / "mlflow" / "mlflow.db").exists()
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alto_models.data.shards import Picture
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_line
 
 # Images are padded to squares in memory: 200 MB for one of this side, whatever its other side is.
 MAX_SIDE = 8192
@@ -101,5 +101,4 @@ def _decode(path: Path, formats: tuple[str, ...]) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(too_large) from None
     except Exception as error:  # decoders raise nearly anything for damaged bytes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a whole {' or '.join(formats)} file ({reason})") from None
+        raise InputError(f"{path}: not a whole {' or '.join(formats)} file ({first_line(error)})") from None

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from alto_models.published.sentencepiece_bpe import convert_sentencepiece
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_line
 
 _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 _KEPT_SETTINGS = ("model_max_length", "padding_side", "chat_template")
@@ -50,7 +50,7 @@ def _from_file(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # what the library raises for any broken file
-        raise InputError(f"{path}: not a tokenizer ({str(error).splitlines()[0]}); copy it again") from error
+        raise InputError(f"{path}: not a tokenizer ({first_line(error)}); copy it again") from error
 
 
 def _from_merges(folder: Path, added: dict[int, AddedToken]) -> Tokenizer:

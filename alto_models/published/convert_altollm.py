@@ -19,18 +19,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alto_models.altollm.vocabulary import IMAGE_CONTEXT, TURN_END, token_id
-from alto_models.checkpoint import CONFIG_FILE, load_config
+from alto_models.checkpoint import CONFIG_FILE, TENSORS_FILE, load_config
 from alto_models.published.chat_tokenizer import load_chat_tokenizer
 from alto_models.published.internvl_chat import InternVLChat
 from alto_models.published.sharded_tensors import (
     INDEX_FILE,
-    TENSORS_FILE,
     StoredTensor,
     stored_tensors,
     write_tensors,
 )
 from alto_models.published.tensor_names import Selection, destinations, is_ignored
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from transformers import InternVLConfig, PreTrainedTokenizerBase
@@ -114,7 +113,7 @@ def _transformers_config(
     try:
         return published.to_transformers(tokenizer, token_id(tokenizer, IMAGE_CONTEXT))
     except (ValueError, StrictDataclassError) as error:
-        raise InputError(f"{source / CONFIG_FILE}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{source / CONFIG_FILE}: {first_line(error)}") from error
 
 
 def _check(copies: list[_Copy], config: "InternVLConfig", source: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alto_models.published.config import HEAD_WIDTH, PATCH_SIZE, PublishedTokenizerConfig, TransformerSize
+from alto_models.tokenizer.encoder import causal_latent_mask
 
 FEATURES_PER_SLOT = 4  # image features a mask slot and side
 
@@ -67,9 +68,9 @@ class Encoder(nn.Module):
         image = torch.cat([self.class_embedding.expand(batch, 1, -1), patches], 1) + self.positional_embedding
         latents = (latent_tokens + self.latent_token_positional_embedding).expand(batch, -1, -1)
         x = self.ln_pre(torch.cat([image, latents], dim=1))
-        hidden = self._hidden_tokens(latent_tokens)
+        seen = causal_latent_mask(1 + self.patches, len(latent_tokens)).to(latent_tokens.device)
         for block in self.transformer:
-            x = block(x, hidden)
+            x = block(x, ~seen)
         x = self.ln_post(x)
         summary, latents = x[:, 0], x[:, 1 + self.patches :]
         # The legacy layout: (L, W) is read as (W, L) without a transpose, so each code mixes all latents.
@@ -77,14 +78,6 @@ class Encoder(nn.Module):
         return EncodedMask(
             self.conv_out(legacy).squeeze(3), self.length_encoder(summary, latents).softmax(-1)
         )
-
-    def _hidden_tokens(self, latent_tokens: Tensor) -> Tensor:
-        """(T, T) bool: image tokens do not see latents, latent i sees latents up to i."""
-        image, latents = 1 + self.patches, latent_tokens.shape[0]
-        hidden = torch.ones(image + latents, image + latents, dtype=torch.bool, device=latent_tokens.device)
-        hidden = hidden.triu(1)
-        hidden[:image, :image] = False
-        return hidden
 
 
 class LengthPredictor(nn.Module):

@@ -17,6 +17,7 @@ from alto_models.published.config import PublishedTokenizerConfig
 from alto_models.published.pixel_decoder import PixelDecoder
 from alto_models.published.sam_encoder import PIXEL_MEAN, PIXEL_STD, sam_encoder
 from alto_models.published.titok_blocks import Decoder, Encoder
+from alto_models.tokenizer.length_predictor import keep_mask
 
 
 class PublishedEncoding(NamedTuple):
@@ -89,7 +90,7 @@ class PublishedTokenizer(nn.Module):
         batch, images = codes.shape[0], image_embedding.shape[0]
         if batch % images:
             raise ValueError(f"{batch} masks cannot be shared out evenly over {images} images")
-        keep = torch.arange(codes.shape[1], device=codes.device) < lengths[:, None]
+        keep = keep_mask(lengths, codes.shape[1])
         vectors = F.embedding(codes, self.quantize.entries()) * keep.unsqueeze(-1)
         slots = self.decoder.project_image(image_embedding).repeat_interleave(batch // images, dim=0)
         pixels: Tensor = self.pixel_decoder(self.decoder(vectors, slots))

@@ -1,7 +1,6 @@
 """Scenes for pre-training the base model: small images, dense labels, and what can be asked about them."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,11 +119,3 @@ def _notes(scene: Scene, rng: np.random.Generator) -> SceneNotes:
 def _box(mask: NDArray[np.bool_], side: int) -> BoxBins:
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     return box_bins(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]), side)
-
-
-def batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Endless batches of indices below `count`, each pass in a new order."""
-    while True:
-        order = rng.permutation(count)
-        for start in range(0, count - batch_size + 1, batch_size):
-            yield order[start : start + batch_size]

@@ -12,6 +12,7 @@ from jobs.runner.run import read_last_run
 from jobs.runner.tracking import find_or_create_experiment, use_project_store
 
 REGISTERED_MODELS = {"tokenizer_stage1_5": "alto-tokenizer", "altollm_grpo": "altollm"}
+CHALLENGER, CHAMPION = "challenger", "champion"  # aliases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def register(client: Any, root: Path, address: StageAddress, model: str) -> Regi
     ensure_model(client, model)
     for version in client.search_model_versions(f"name = '{model}'"):
         if version.tags.get("data_version") == recorded.data_version:
-            client.set_registered_model_alias(model, "challenger", version.version)
+            client.set_registered_model_alias(model, CHALLENGER, version.version)
             return RegisteredVersion(
                 model=model,
                 version=version.version,
@@ -64,7 +65,7 @@ def register(client: Any, root: Path, address: StageAddress, model: str) -> Regi
             **trained_on(root, address),
         },
     )
-    client.set_registered_model_alias(model, "challenger", version.version)
+    client.set_registered_model_alias(model, CHALLENGER, version.version)
     return RegisteredVersion(
         model=model, version=version.version, data_version=recorded.data_version, how="registered"
     )

@@ -9,12 +9,14 @@ from jobs.runner.layout import StageAddress
 
 
 class StageLock:
-    """Advisory file lock of one address. The kernel releases it when every process holding it has died.
+    """Advisory file lock of one address, or of a stage that only Dagster has.
+
+    The kernel releases it when every process holding it has died.
 
     A launched job inherits the descriptor (`fileno`), so a job that outlives its launcher still holds it.
     """
 
-    def __init__(self, root: Path, address: StageAddress) -> None:
+    def __init__(self, root: Path, address: StageAddress | str) -> None:
         folder = root / ".work" / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         self.address = address

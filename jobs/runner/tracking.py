@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from data_contracts.errors import first_line
 from jobs.runner.context import StageReport
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import MODEL_STAGES, REPORT_STAGES, project_root
@@ -214,5 +215,6 @@ def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def warn(error: Exception) -> None:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    print(f"warning: MLflow is not reachable, the run goes on without it ({reason})", file=sys.stderr)
+    print(
+        f"warning: MLflow is not reachable, the run goes on without it ({first_line(error)})", file=sys.stderr
+    )

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,6 +18,8 @@ from jobs.runner.job_spec import JobSpec
 from jobs.runner.metric_log import MetricLog
 from jobs.runner.reporting import report_to_orchestrator
 from jobs.runner.tracking import tracked_run
+
+ConfigT = TypeVar("ConfigT", bound=JobConfig)
 
 
 def execute(spec: JobSpec) -> StageReport:
@@ -49,7 +51,7 @@ def execute(spec: JobSpec) -> StageReport:
     return report
 
 
-def parse_config(config_class: type[JobConfig], stage: str, parameters: Mapping[str, Any]) -> JobConfig:
+def parse_config(config_class: type[ConfigT], stage: str, parameters: Mapping[str, Any]) -> ConfigT:
     """Typed parameters of a stage. Raises InputError with one line naming every wrong key."""
     try:
         return config_class.model_validate(dict(parameters))

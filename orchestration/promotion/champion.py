@@ -5,10 +5,7 @@ alias of the mask tokenizer it was trained on, the tracked file that stages read
 process that dies in between leaves a state that the next call repairs.
 """
 
-import fcntl
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +15,14 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_line
 from jobs.benchmarking.results import SAMPLES_FILE
-from jobs.runner.registry import REGISTERED_MODELS
+from jobs.runner.registry import CHAMPION, REGISTERED_MODELS
 from jobs.runner.tracking import use_project_store
+from orchestration.atomic_files import write_atomically
 
 ALTOLLM = REGISTERED_MODELS["altollm_grpo"]
 TOKENIZER = REGISTERED_MODELS["tokenizer_stage1_5"]
-CHALLENGER_ALIAS, CHAMPION_ALIAS = "challenger", "champion"
 CHAMPION_FILE = Path("infra/champion.json")
 PREVIOUS = "previous_champion"
 NO_VERSION = "none"
@@ -59,44 +56,52 @@ class Registry:
             f"{ALTOLLM} version {altollm.version}: its mask tokenizer is not registered; run `alto sync`"
         )
 
-    def crown(self, version: Any, samples: dict[str, Path]) -> None:
-        """Make `version` champion. samples: benchmark -> its results, kept with the version to compare with later."""
-        champion = self.version(ALTOLLM, CHAMPION_ALIAS)
+    def crown(self, number: str, samples: dict[str, Path]) -> None:
+        """Make version `number` of `altollm` champion.
+
+        samples: benchmark -> its results, kept with the version to compare with later.
+        """
+        champion = self.version(ALTOLLM, CHAMPION)
+        with _answering():
+            version = self.client.get_model_version(ALTOLLM, number)
         self.tokenizer_of(version)
         with _answering():
             for benchmark, path in samples.items():
                 self.client.log_artifact(version.run_id, str(path), f"benchmarks/{benchmark}")
             previous = NO_VERSION if champion is None else str(champion.version)
-            self.client.set_model_version_tag(ALTOLLM, version.version, PREVIOUS, previous)
-            self.client.set_registered_model_alias(ALTOLLM, CHAMPION_ALIAS, version.version)
+            self.client.set_model_version_tag(ALTOLLM, number, PREVIOUS, previous)
+            self.client.set_registered_model_alias(ALTOLLM, CHAMPION, number)
         self.settle()
 
     def roll_back(self) -> Any:
         """Give the title back to the champion's predecessor, and return it. Raises InputError where there is none."""
-        champion = self.version(ALTOLLM, CHAMPION_ALIAS)
+        champion = self.version(ALTOLLM, CHAMPION)
         previous = NO_VERSION if champion is None else champion.tags.get(PREVIOUS, NO_VERSION)
         if previous == NO_VERSION:
             raise InputError(f"{ALTOLLM}: there is no previous champion to roll back to")
         with _answering():
-            self.client.set_registered_model_alias(ALTOLLM, CHAMPION_ALIAS, previous)
+            self.client.set_registered_model_alias(ALTOLLM, CHAMPION, previous)
         self.settle()
-        return self.version(ALTOLLM, CHAMPION_ALIAS)
+        return self.version(ALTOLLM, CHAMPION)
 
     def settle(self) -> None:
         """Bring the tokenizer's alias and the tracked file in line with the champion; nothing where they are."""
-        champion = self.version(ALTOLLM, CHAMPION_ALIAS)
+        champion = self.version(ALTOLLM, CHAMPION)
         if champion is None:
             return
         tokenizer = self.tokenizer_of(champion)
-        current = self.version(TOKENIZER, CHAMPION_ALIAS)
+        current = self.version(TOKENIZER, CHAMPION)
         if current is None or current.version != tokenizer.version:
             with _answering():
-                self.client.set_registered_model_alias(TOKENIZER, CHAMPION_ALIAS, tokenizer.version)
+                self.client.set_registered_model_alias(TOKENIZER, CHAMPION, tokenizer.version)
         content = {
             version.name: {"version": str(version.version), "data_version": version.tags["data_version"]}
             for version in (tokenizer, champion)
         }
-        write_atomically(self.root / CHAMPION_FILE, json.dumps(content, indent=1) + "\n")
+        text = json.dumps(content, indent=1) + "\n"
+        path = self.root / CHAMPION_FILE
+        if not path.exists() or path.read_text() != text:
+            write_atomically(path, text)
 
     def samples(self, version: Any, benchmark: str) -> pd.DataFrame | None:
         """Results kept with a champion; None where it was not measured on this benchmark."""
@@ -116,27 +121,6 @@ class Registry:
 
 
 @contextmanager
-def promotion_lock(root: Path) -> Iterator[None]:
-    """One promotion or rollback at a time on this file system; others wait. The kernel frees it if its holder dies."""
-    folder = root / ".work" / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "promotion.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, content: str) -> None:
-    if path.exists() and path.read_text() == content:
-        return
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(content)
-    shutil.move(temporary, path)
-
-
-@contextmanager
 def _answering() -> Iterator[None]:
     """Turns whatever a registry that is down raises into one line."""
     from mlflow.exceptions import MlflowException
@@ -144,5 +128,6 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the model registry does not answer, so nothing is decided ({reason})") from error
+        raise InputError(
+            f"the model registry does not answer, so nothing is decided ({first_line(error)})"
+        ) from error

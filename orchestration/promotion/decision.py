@@ -1,26 +1,27 @@
 """Gathers the evidence for a promotion, decides, and acts. Deciding alone changes nothing."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import yaml
-from pydantic import ValidationError
 
 from data_contracts.errors import InputError
-from jobs.benchmark import CHALLENGER as CHALLENGER_SYSTEM
-from jobs.benchmarking.results import METRICS_FILE, SAMPLES_FILE, BenchmarkMetrics
+from jobs.benchmarking.results import (
+    METRICS_FILE,
+    SAMPLES_FILE,
+    SAMPLES_SCHEMA,
+    BenchmarkMetrics,
+    read_metrics,
+    read_table,
+)
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.lineage import Lineage, read_lineage
+from jobs.runner.registry import CHALLENGER, CHAMPION
+from jobs.runner.run import read_report
+from jobs.runner.stage_lock import StageLock
 from jobs.runner.staleness import StageState, lineage_state
-from orchestration.promotion.champion import (
-    ALTOLLM,
-    CHALLENGER_ALIAS,
-    CHAMPION_ALIAS,
-    Registry,
-    promotion_lock,
-)
+from jobs.runner.worker import parse_config
+from orchestration.promotion.champion import ALTOLLM, Registry
 from orchestration.promotion.rules import (
     Finding,
     PairedSamples,
@@ -29,6 +30,7 @@ from orchestration.promotion.rules import (
     compare_with_champion,
 )
 
+PROMOTION = "promotion"  # the stage, and its section of params.yaml
 CONTRACT_STAGES = ("prepare_sa1b", "prepare_referring", "prepare_benchmark")
 MEASURED = ("altollm_grpo", "benchmark", *CONTRACT_STAGES)
 
@@ -52,66 +54,62 @@ class Decision:
         return f"{ALTOLLM} {self.challenger} {verdict} {against}"
 
 
-def read_rules(root: Path) -> PromotionRules:
-    """Section `promotion` of params.yaml. Raises InputError naming a wrong rule."""
-    section = yaml.safe_load((root / "params.yaml").read_text()).get("promotion")
-    try:
-        return PromotionRules.model_validate(section)
-    except ValidationError as error:
-        where = "; ".join(f"promotion.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InputError(f"params.yaml: {where}") from error
-
-
 def decide(root: Path) -> Decision:
     """Compare the registered challenger with the champion. Raises InputError where there is no challenger."""
-    rules, lineage, registry = read_rules(root), read_lineage(root), Registry(root)
-    challenger = registry.version(ALTOLLM, CHALLENGER_ALIAS)
+    return _decide(read_lineage(root), Registry(root))
+
+
+def promote(root: Path) -> Decision:
+    """Make the challenger champion if it is better; repairs what an earlier call left half done."""
+    with StageLock(root, PROMOTION):
+        lineage, registry = read_lineage(root), Registry(root)
+        registry.settle()
+        decision = _decide(lineage, registry)
+        if decision.better:
+            samples = {name: _folder(lineage, name) / SAMPLES_FILE for name in _benchmarks(lineage)}
+            registry.crown(decision.challenger, samples)
+        return decision
+
+
+def roll_back(root: Path) -> str:
+    """Make the previous champion champion again; returns its version."""
+    with StageLock(root, PROMOTION):
+        registry = Registry(root)
+        registry.settle()
+        return str(registry.roll_back().version)
+
+
+def _decide(lineage: Lineage, registry: Registry) -> Decision:
+    section = yaml.safe_load((lineage.root / "params.yaml").read_text()).get(PROMOTION, {})
+    rules = parse_config(PromotionRules, PROMOTION, section)
+    challenger = registry.version(ALTOLLM, CHALLENGER)
     if challenger is None:
-        raise InputError(f"no version of {ALTOLLM} is registered as {CHALLENGER_ALIAS}: run `alto sync`")
-    champion = registry.version(ALTOLLM, CHAMPION_ALIAS)
-    states = [state for state in lineage_state(root) if state.address.stage in MEASURED]
+        raise InputError(f"no version of {ALTOLLM} is registered as {CHALLENGER}: run `alto sync`")
+    champion = registry.version(ALTOLLM, CHAMPION)
+    same = champion is not None and champion.version == challenger.version
+    states = [state for state in lineage_state(lineage.root) if state.address.stage in MEASURED]
     findings = [
         *_recorded_findings(states, challenger.tags.get("data_version")),
         *_contracts(lineage, states),
     ]
     if all(finding.passed for finding in findings):
-        metrics = {name: _metrics(lineage, name) for name in _benchmarks(lineage)}
+        metrics = {
+            name: read_metrics(_folder(lineage, name) / METRICS_FILE, BenchmarkMetrics)
+            for name in _benchmarks(lineage)
+        }
         findings += [_whole(one) for one in metrics.values()]
         if champion is None:
             for one in metrics.values():
-                findings += compare_with_baselines(rules, CHALLENGER_SYSTEM, one)
-        elif champion.version != challenger.version:
+                findings += compare_with_baselines(rules, one)
+        elif not same:
             pairs, missing = _pairs(lineage, rules, registry, champion, metrics)
             findings += [*missing, *compare_with_champion(rules, pairs)]
-    same = champion is not None and champion.version == challenger.version
     return Decision(
         challenger=str(challenger.version),
         champion=None if champion is None else str(champion.version),
         findings=tuple(findings),
         better=not same and all(finding.passed for finding in findings),
     )
-
-
-def promote(root: Path) -> Decision:
-    """Make the challenger champion if it is better; repairs what an earlier call left half done."""
-    with promotion_lock(root):
-        registry = Registry(root)
-        registry.settle()
-        decision = decide(root)
-        if decision.better:
-            lineage = read_lineage(root)
-            challenger = registry.version(ALTOLLM, CHALLENGER_ALIAS)
-            samples = {name: _folder(lineage, name) / SAMPLES_FILE for name in _benchmarks(lineage)}
-            registry.crown(challenger, samples)
-        return decision
-
-
-def roll_back(root: Path) -> str:
-    """Make the previous champion champion again; returns its version."""
-    with promotion_lock(root):
-        registry = Registry(root)
-        registry.settle()
-        return str(registry.roll_back().version)
 
 
 def _recorded_findings(states: list[StageState], registered: str | None) -> list[Finding]:
@@ -141,19 +139,13 @@ def _recorded_findings(states: list[StageState], registered: str | None) -> list
 
 
 def _contracts(lineage: Lineage, states: list[StageState]) -> list[Finding]:
-    findings = []
-    for state in states:
-        path = lineage.root / output_folder(lineage.profile, state.address) / "report.json"
-        if state.address.stage not in CONTRACT_STAGES or not path.exists():
-            continue
-        checks = json.loads(path.read_text())["checks"]
-        findings += [
-            Finding(
-                subject=str(state.address), rule=check["name"], found=check["reason"], passed=check["passed"]
-            )
-            for check in checks
-        ]
-    return findings
+    return [
+        Finding(subject=str(state.address), rule=check["name"], found=check["reason"], passed=check["passed"])
+        for state in states
+        if state.address.stage in CONTRACT_STAGES
+        and (lineage.root / output_folder(lineage.profile, state.address)).is_dir()
+        for check in read_report(lineage.root, lineage.profile, state.address)["checks"]
+    ]
 
 
 def _benchmarks(lineage: Lineage) -> list[str]:
@@ -162,10 +154,6 @@ def _benchmarks(lineage: Lineage) -> list[str]:
 
 def _folder(lineage: Lineage, benchmark: str) -> Path:
     return lineage.root / output_folder(lineage.profile, StageAddress("benchmark", benchmark))
-
-
-def _metrics(lineage: Lineage, benchmark: str) -> BenchmarkMetrics:
-    return BenchmarkMetrics.model_validate_json((_folder(lineage, benchmark) / METRICS_FILE).read_text())
 
 
 def _whole(metrics: BenchmarkMetrics) -> Finding:
@@ -198,8 +186,8 @@ def _pairs(
                 )
             )
             continue
-        ours = pq.read_table(_folder(lineage, name) / SAMPLES_FILE).to_pandas()
-        wanted = (CHALLENGER_SYSTEM, rules.mode)
+        ours = read_table(_folder(lineage, name) / SAMPLES_FILE, SAMPLES_SCHEMA).to_pandas()
+        wanted = (own.challenger, rules.mode)
         challenger, before = (
             table[(table["system"] == wanted[0]) & (table["mode"] == wanted[1])] for table in (ours, theirs)
         )

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from alto_models.bootstrap import Interval
 from jobs.benchmarking.results import ADAPTIVE, FULL, BenchmarkMetrics
 from jobs.benchmarking.scoring import Scoreboard
+from jobs.runner.context import JobConfig
+from jobs.runner.registry import CHALLENGER, CHAMPION
 
 Metric = Literal["giou", "ciou", "miou", "n_acc", "t_acc", "boundary_iou", "mean_length", "malformed"]
 SMALLER_IS_BETTER = frozenset({"mean_length", "malformed"})
-CHALLENGER, CHAMPION = "challenger", "champion"
 
 
-class PromotionRules(BaseModel):
+class PromotionRules(JobConfig):
     """Section `promotion` of params.yaml. "For sure" means: by the whole interval of the paired bootstrap.
 
     mode: prompt mode that is compared.
@@ -25,8 +26,6 @@ class PromotionRules(BaseModel):
     max_loss: metric -> by how much it may be worse; for sure not more, on every benchmark.
     resamples, confidence_level: of the bootstrap, which draws whole images.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["full", "adaptive"] = Field(description=f"{FULL} or {ADAPTIVE}")
     gains: tuple[Metric, ...] = Field(min_length=1)
@@ -90,7 +89,7 @@ def compare_with_champion(rules: PromotionRules, pairs: Sequence[PairedSamples])
     return findings
 
 
-def compare_with_baselines(rules: PromotionRules, system: str, metrics: BenchmarkMetrics) -> list[Finding]:
+def compare_with_baselines(rules: PromotionRules, metrics: BenchmarkMetrics) -> list[Finding]:
     """What a first champion has to show: a gIoU above every trivial baseline's, for sure."""
     return [
         Finding(
@@ -100,7 +99,7 @@ def compare_with_baselines(rules: PromotionRules, system: str, metrics: Benchmar
             passed=one.better,
         )
         for one in metrics.comparisons
-        if (one.system, one.mode) == (system, rules.mode) and one.reference in metrics.baselines
+        if (one.system, one.mode) == (metrics.challenger, rules.mode) and one.reference in metrics.baselines
     ]
 
 

@@ -15,9 +15,10 @@ from jobs.benchmarking.results import ADAPTIVE, SAMPLES_FILE
 from jobs.runner.layout import StageAddress
 from jobs.runner.ledger import Recorded
 from jobs.runner.lineage import Lineage, Stage
+from jobs.runner.registry import CHAMPION
 from jobs.runner.staleness import StageState
 from orchestration.promotion import decision as decisions
-from orchestration.promotion.champion import ALTOLLM, CHAMPION_ALIAS, CHAMPION_FILE, TOKENIZER, Registry
+from orchestration.promotion.champion import ALTOLLM, CHAMPION_FILE, TOKENIZER, Registry
 from tests.jobs.test_benchmark import run_benchmark
 
 RULES = """
@@ -104,7 +105,7 @@ def change_answers(root: Path, iou: float) -> None:
 
 def champions(root: Path) -> tuple[str | None, str | None, dict]:
     registry = Registry(root)
-    versions = [registry.version(model, CHAMPION_ALIAS) for model in (ALTOLLM, TOKENIZER)]
+    versions = [registry.version(model, CHAMPION) for model in (ALTOLLM, TOKENIZER)]
     path = root / CHAMPION_FILE
     altollm, tokenizer = (None if version is None else str(version.version) for version in versions)
     return altollm, tokenizer, json.loads(path.read_text()) if path.exists() else {}
@@ -258,6 +259,6 @@ def test_samples_kept_with_the_champion_are_those_it_was_crowned_with(
     crown_first(root, monkeypatch)
     change_answers(root, 0.99)
     registry = Registry(root)
-    kept = registry.samples(registry.version(ALTOLLM, CHAMPION_ALIAS), "scenes")
+    kept = registry.samples(registry.version(ALTOLLM, CHAMPION), "scenes")
     assert kept is not None
     assert kept["intersection"].tolist() == before["intersection"].tolist()
