@@ -1,9 +1,12 @@
 """`alto convert`: published weights into the layouts this project reads."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from data_contracts.errors import InputError
 
 app = typer.Typer(help="Turn published weights into this project's layouts.", no_args_is_help=True)
 
@@ -27,11 +30,33 @@ def altollm(
 
 @app.command()
 def tokenizer(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Published mask tokenizer, alto.pth.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SRC", help="Published mask tokenizer (alto.pth), or SAM (sam_vit_l_….pth)."),
+    ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Folder for config.json and the weights.")],
+    titok: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With SAM: TiTok's weights, for the transformers.")
+    ] = None,
 ) -> None:
-    """Convert the mask tokenizer; every tensor is used, and every value stays as it is."""
-    from alto_models.published.convert_tokenizer import convert_tokenizer
+    """Convert a mask tokenizer, or make a folder that the training of one can start from.
 
+    Every tensor is used or known not to be needed, and every value stays as it is.
+    """
+    from alto_models.published.convert_tokenizer import convert_tokenizer
+    from alto_models.published.starting_weights import convert_starting_weights, is_sam
+    from alto_models.published.tensor_file import read_tensors
+
+    if is_sam(read_tensors(source)):
+        start = convert_starting_weights(source, titok, target)
+        with (target / "model.safetensors").open("rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        print(f"wrote {target}: {len(start.tensors)} tensors, {start.ignored} not needed")
+        print(
+            f"for base_weights in params.yaml: tokenizer: {{folder: {target}, sha256: {checksum}, licence: …}}"
+        )
+        return
+    if titok is not None:
+        raise InputError(f"{source} is a whole mask tokenizer; --titok goes with the weights of SAM")
     config = convert_tokenizer(source, target)
     print(f"wrote {target}: masks of {16 * config.grid} px, up to {config.max_length} codes")

@@ -2,37 +2,18 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-PATCH_SIZE = 16  # pixels a side, of the mask encoder and of SAM
+from alto_models.tokenizer.config import SamSize, SizeConfig
+
+PATCH_SIZE = 16  # pixels a side, of the mask encoder
 HEAD_WIDTH = 64  # of the mask encoder and the de-tokenizer, in every size
 CHANNEL_FACTORS = (1, 1, 2, 2, 4)  # pixel decoder, finest level first; each level but one doubles the size
-
-
-class SizeConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TransformerSize(SizeConfig):
     width: int = Field(gt=0, multiple_of=HEAD_WIDTH)
     layers: int = Field(gt=0)
-
-
-class SamSize(SizeConfig):
-    """SAM's image encoder.
-
-    grid: patches along one side of the square image (64 at 1024 px).
-    window: side of the attention windows in patches; `global_layers` (from 0) attend to the whole image.
-    embedding_width: channels of the image embedding.
-    """
-
-    width: int = Field(gt=0)
-    layers: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    grid: int = Field(gt=0)
-    window: int = Field(gt=0)
-    global_layers: tuple[int, ...]
-    embedding_width: int = Field(gt=0)
 
 
 class PublishedTokenizerConfig(SizeConfig):

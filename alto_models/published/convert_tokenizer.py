@@ -5,20 +5,17 @@ fits; otherwise nothing is written.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from alto_models.checkpoint import save_checkpoint
-from alto_models.published.config import PublishedTokenizerConfig, SamSize, TransformerSize
-from alto_models.published.sam_encoder import published_sam_name
-from alto_models.published.tensor_file import check_tensors, read_tensors
+from alto_models.published.config import PublishedTokenizerConfig, TransformerSize
+from alto_models.published.sam_encoder import published_sam_name, published_sam_size
+from alto_models.published.tensor_file import check_tensors, layer_count, read_tensors, reading_sizes
 from alto_models.published.tokenizer import PublishedTokenizer
-from data_contracts.errors import InputError
 
 # Follows from the sizes: which tokens the encoder's attention hides.
 NOT_NEEDED = frozenset({"encoder.attn_mask"})
@@ -58,47 +55,21 @@ def published_name(name: str) -> str:
 
 def sizes(published: Mapping[str, Tensor], source: str) -> PublishedTokenizerConfig:
     """Read the sizes off the shapes. Raises InputError when a tensor this needs is missing or odd."""
-    try:
+    with reading_sizes(source, "a published ALTo tokenizer"):
         return PublishedTokenizerConfig(
-            encoder=_transformer_size(published, "encoder"),
-            decoder=_transformer_size(published, "decoder"),
+            encoder=transformer_size(published, "encoder"),
+            decoder=transformer_size(published, "decoder"),
             grid=math.isqrt(published["encoder.positional_embedding"].shape[0] - 1),
             max_length=published["latent_tokens"].shape[0],
             codebook_size=published["quantize.embedding.weight"].shape[0],
             code_width=published["quantize.embedding.weight"].shape[1],
             pixel_decoder_in=published["pixel_decoder.conv_in.weight"].shape[1],
             pixel_decoder_width=published["pixel_decoder.norm_out.weight"].shape[0],
-            pixel_encoder=_sam_size(published),
+            pixel_encoder=published_sam_size(published, _SAM),
         )
-    except KeyError as error:
-        raise InputError(f"{source}: missing tensor {error.args[0]}; no published ALTo tokenizer") from error
-    except (IndexError, ValidationError) as error:
-        raise InputError(f"{source}: tensors of unknown shapes; no published ALTo tokenizer") from error
 
 
-def _transformer_size(published: Mapping[str, Tensor], part: str) -> TransformerSize:
+def transformer_size(published: Mapping[str, Tensor], part: str) -> TransformerSize:
+    """Size of TiTok's `encoder` or `decoder`, which ALTo's have, too."""
     width = published[f"{part}.class_embedding"].shape[1]
-    return TransformerSize(width=width, layers=_count(published, rf"{part}\.transformer\.(\d+)\..+"))
-
-
-def _sam_size(published: Mapping[str, Tensor]) -> SamSize:
-    """Sizes of SAM; the number of relative positions tells the layers with and without windows apart."""
-    _, grid, _, width = published[_SAM + "pos_embed"].shape
-    layers = _count(published, re.escape(_SAM) + r"blocks\.(\d+)\..+")
-    relative = [published[f"{_SAM}blocks.{layer}.attn.rel_pos_h"] for layer in range(layers)]
-    spans = [(table.shape[0] + 1) // 2 for table in relative]
-    return SamSize(
-        width=width,
-        layers=layers,
-        heads=width // relative[0].shape[1],
-        grid=grid,
-        window=min(spans),
-        global_layers=tuple(layer for layer, span in enumerate(spans) if span == grid),
-        embedding_width=published[_SAM + "neck.0.weight"].shape[0],
-    )
-
-
-def _count(published: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the highest number in a name that matches."""
-    matches = (re.fullmatch(pattern, name) for name in published)
-    return 1 + max((int(match[1]) for match in matches if match), default=-1)
+    return TransformerSize(width=width, layers=layer_count(published, rf"{part}\.transformer"))

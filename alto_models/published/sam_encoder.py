@@ -1,16 +1,14 @@
-"""SAM's image encoder (arXiv 2304.02643): transformers' network, and the names of the published tensors."""
+"""SAM's image encoder (arXiv 2304.02643): names and sizes of the published tensors, and ALTo's variant of it."""
 
 import re
+from collections.abc import Mapping
 
-from torch import Tensor
-from transformers import SamVisionConfig, SamVisionModel
+from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamVisionSdpaAttention
 
-from alto_models.published.config import PATCH_SIZE, SamSize
-
-# SAM's pixel normalisation, on values 0..255, RGB.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
+from alto_models.published.tensor_file import layer_count, renamed
+from alto_models.tokenizer.config import SamSize
+from alto_models.tokenizer.pixel_encoder import sam_network
 
 # Name in `SamVisionModel` -> published name; first match wins.
 _PUBLISHED_NAMES = (
@@ -41,21 +39,11 @@ class PublishedAttention(SamVisionSdpaAttention):
         return out
 
 
-def sam_encoder(size: SamSize) -> SamVisionModel:
-    config = SamVisionConfig(
-        hidden_size=size.width,
-        output_channels=size.embedding_width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        image_size=size.grid * PATCH_SIZE,
-        patch_size=PATCH_SIZE,
-        window_size=size.window,
-        global_attn_indexes=list(size.global_layers),
-        mlp_dim=4 * size.width,
-    )
-    model = SamVisionModel(config)
+def sam_encoder_of_alto(size: SamSize) -> nn.Module:
+    """`SamVisionModel` with the attention ALTo was trained with; new training uses SAM's own."""
+    model = sam_network(size)
     for layer in model.vision_encoder.layers:
-        layer.attn = PublishedAttention(config, layer.window_size)
+        layer.attn = PublishedAttention(model.config, layer.window_size)
     return model
 
 
@@ -64,9 +52,25 @@ def published_sam_name(name: str) -> str:
 
     `vision_encoder.layers.0.layer_norm1.weight` -> `blocks.0.norm1.weight`
     """
-    inner = name.removeprefix("vision_encoder.")
-    for pattern, published in _PUBLISHED_NAMES:
-        match = re.fullmatch(pattern, inner)
-        if match:
-            return match.expand(published)
-    raise ValueError(f"SamVisionModel has a tensor that SAM has not: {name}")
+    return renamed(name.removeprefix("vision_encoder."), _PUBLISHED_NAMES)
+
+
+def published_sam_size(published: Mapping[str, Tensor], prefix: str) -> SamSize:
+    """Sizes of the SAM whose published names start with `prefix`.
+
+    The number of relative positions tells the layers with and without windows apart.
+    Raises KeyError, IndexError, ValueError or pydantic's ValidationError where the tensors are not SAM's.
+    """
+    _, grid, _, width = published[prefix + "pos_embed"].shape
+    layers = layer_count(published, re.escape(prefix) + r"blocks")
+    relative = [published[f"{prefix}blocks.{layer}.attn.rel_pos_h"] for layer in range(layers)]
+    spans = [(table.shape[0] + 1) // 2 for table in relative]
+    return SamSize(
+        width=width,
+        layers=layers,
+        heads=width // relative[0].shape[1],
+        grid=grid,
+        window=min(spans),
+        global_layers=tuple(layer for layer, span in enumerate(spans) if span == grid),
+        embedding_width=published[prefix + "neck.0.weight"].shape[0],
+    )

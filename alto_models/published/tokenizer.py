@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from alto_models.checkpoint import load_config, load_strictly, load_tensors
 from alto_models.published.config import PublishedTokenizerConfig
 from alto_models.published.pixel_decoder import PixelDecoder
-from alto_models.published.sam_encoder import PIXEL_MEAN, PIXEL_STD, sam_encoder
+from alto_models.published.sam_encoder import sam_encoder_of_alto
 from alto_models.published.titok_blocks import Decoder, Encoder
 from alto_models.tokenizer.length_predictor import keep_mask
+from alto_models.tokenizer.pixel_encoder import SAM_PIXEL_MEAN, SAM_PIXEL_STD
 
 
 class PublishedEncoding(NamedTuple):
@@ -60,12 +61,12 @@ class PublishedTokenizer(nn.Module):
         self.quantize = Quantizer(config.codebook_size, config.code_width)
         self.decoder = Decoder(config)
         self.pixel_decoder = PixelDecoder(config.pixel_decoder_in, config.pixel_decoder_width)
-        self.pixel_encoder = sam_encoder(config.pixel_encoder)
+        self.pixel_encoder = sam_encoder_of_alto(config.pixel_encoder)
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         """images (I, 3, S, S) in 0..1, RGB, S = 64 G -> image embedding (I, C, 4 G, 4 G)."""
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (SAM_PIXEL_MEAN, SAM_PIXEL_STD))
         out: Tensor = self.pixel_encoder((images * 255 - mean) / std).last_hidden_state
         return out
 

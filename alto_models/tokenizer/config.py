@@ -1,11 +1,12 @@
 """Sizes of the mask tokenizer. Nothing about training: see the stages' own configs."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Image features per mask slot and side: SAM's 64 x 64 embedding against 16 x 16 mask slots.
 FEATURES_PER_SLOT = 4
+SAM_PATCH_SIZE = 16  # pixels a side, in every size of SAM
 
 
 class SizeConfig(BaseModel):
@@ -21,6 +22,38 @@ class ConvPixelEncoderConfig(SizeConfig):
     kind: Literal["conv"] = "conv"
     image_size: int = Field(default=128, gt=0)
     width: int = Field(default=48, gt=0)
+
+
+class SamSize(SizeConfig):
+    """SAM's image encoder.
+
+    width, layers, heads: of the ViT.
+    grid: patches along one side of the square image (64 at 1024 px).
+    window: side of the attention windows in patches; `global_layers` (from 0) attend to the whole image.
+    embedding_width: channels of the image embedding.
+    """
+
+    width: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    grid: int = Field(gt=0)
+    window: int = Field(gt=0)
+    global_layers: tuple[int, ...]
+    embedding_width: int = Field(gt=0)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+        return SAM_PATCH_SIZE * self.grid
+
+
+class SamPixelEncoderConfig(SamSize):
+    """SAM's image encoder, frozen; its grid is 4 times the tokenizer's."""
+
+    kind: Literal["sam"] = "sam"
+
+
+PixelEncoderConfig = Annotated[ConvPixelEncoderConfig | SamPixelEncoderConfig, Field(discriminator="kind")]
 
 
 class TokenizerConfig(SizeConfig):
@@ -44,7 +77,7 @@ class TokenizerConfig(SizeConfig):
     codebook_size: int = Field(default=256, gt=1)
     code_width: int = Field(default=8, gt=1)
     head_width: int = Field(default=32, gt=0)
-    pixel_encoder: ConvPixelEncoderConfig = ConvPixelEncoderConfig()
+    pixel_encoder: PixelEncoderConfig = ConvPixelEncoderConfig()
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -54,4 +87,6 @@ class TokenizerConfig(SizeConfig):
             raise ValueError("width must be divisible by heads and by 4")
         if self.pixel_encoder.kind == "conv" and self.pixel_encoder.image_size != 16 * self.grid:
             raise ValueError("pixel_encoder.image_size must be 16 times grid")
+        if self.pixel_encoder.kind == "sam" and self.pixel_encoder.grid != FEATURES_PER_SLOT * self.grid:
+            raise ValueError("pixel_encoder.grid must be 4 times grid")
         return self

@@ -18,7 +18,7 @@ from alto_models.tokenizer.length_predictor import (
     keep_mask,
     kept_length,
 )
-from alto_models.tokenizer.pixel_encoder import ConvPixelEncoder
+from alto_models.tokenizer.pixel_encoder import build_pixel_encoder
 from alto_models.tokenizer.quantizer import CodeProjection, VectorQuantizer
 
 
@@ -44,7 +44,7 @@ class MaskTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.pixel_encoder = ConvPixelEncoder(config.pixel_encoder)
+        self.pixel_encoder = build_pixel_encoder(config.pixel_encoder)
         # What stands for the image where there is none; learned, as images are withheld at times.
         self.no_image = nn.Parameter(torch.zeros(1, self.pixel_encoder.embedding_width, 1, 1))
         self.encoder = MaskEncoder(config)
