@@ -30,14 +30,25 @@ def render_profile(root: Path, name: str) -> str:
 
 
 def override(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`base` with the values of `changes`; every key of `changes` must exist in `base`."""
+    """`base` with the values of `changes`; every key of `changes` must exist in `base`.
+
+    Two sections are taken from `changes` as they are: one that is empty in `base`, and one of another `kind` or
+    `source` than in `base`, which has keys of its own.
+    """
     merged = dict(base)
     for key, value in changes.items():
         if key not in base:
             raise InputError(f"{where}: {key} is not a parameter of infra/profiles/base.yaml")
         both_nested = isinstance(value, Mapping) and isinstance(base[key], Mapping)
-        merged[key] = override(base[key], value, f"{where}: {key}") if both_nested else value
+        if both_nested and base[key] and not _another_variant(base[key], value):
+            merged[key] = override(base[key], value, f"{where}: {key}")
+        else:
+            merged[key] = value
     return merged
+
+
+def _another_variant(base: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
+    return any(key in base and changes.get(key, base[key]) != base[key] for key in ("kind", "source"))
 
 
 def write_profile(root: Path, name: str) -> Path:

@@ -44,6 +44,18 @@ def test_profile_may_only_name_known_parameters() -> None:
         override({"tokenizer_stage1": {"steps": 1}}, {"tokenizer_stage1": {"stepz": 2}}, "x.yaml")
 
 
+def test_section_of_another_kind_is_taken_whole() -> None:
+    base = {
+        "encoder": {"kind": "conv", "width": 3},
+        "data": {"source": "sample", "images": 5},
+        "processes": {},
+    }
+    conv = override(base, {"encoder": {"kind": "conv", "width": 4}}, "x.yaml")
+    assert conv == base | {"encoder": {"kind": "conv", "width": 4}}
+    changes = {"encoder": {"kind": "sam", "layers": 2}, "data": {"source": "s3"}, "processes": {"train": 8}}
+    assert override(base, changes, "x.yaml") == changes
+
+
 def test_unknown_parameter_names_its_key() -> None:
     from jobs.acquire_sa1b import Config
 
