@@ -20,6 +20,7 @@ from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.evaluation import CROP, WHOLE, Scores, evaluate
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.tokenizer.prefixes import oracle_length, spread_lengths
+from alto_models.training.precision import own_device
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import JobConfig, StageContext, StageReport
 from jobs.tokenizer_training.data import CropsConfig, TrainingBatches, read_held_out
@@ -95,14 +96,16 @@ class Metrics(BaseModel):
 
 
 def run(config: Config, context: StageContext) -> StageReport:
-    model = load_tokenizer(context.inputs["tokenizer_stage1_5"])
+    model = load_tokenizer(context.inputs["tokenizer_stage1_5"]).to(own_device())
     views = read_held_out(config.crops, model.config, context, config.images)
     lengths = range(1, model.config.max_length + 1)
     with context.progress(len(views), "Evaluating held-out masks", "view") as bar:
         scores = evaluate(model, views, lengths, advance=bar.update)
     training = TrainingBatches(config.crops, model.config, context)
     baselines = constant_baselines(training, model.config, views)
-    untrained = evaluate(_untrained(model.config, context.seed), views, [model.config.max_length])
+    untrained = evaluate(
+        _untrained(model.config, context.seed).to(own_device()), views, [model.config.max_length]
+    )
     baselines["untrained"] = untrained.mean_iou(length=model.config.max_length)
     metrics = summarise(scores, model.config, config.oracle_tolerance, baselines)
     (context.output / METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")

@@ -8,62 +8,57 @@ from typing import Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from alto_models.checkpoint import load_strictly, load_tensors, save_checkpoint
+from alto_models.checkpoint import save_checkpoint
 from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.evaluation import View, evaluate
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.optimizer import build_optimizer
 from alto_models.tokenizer.prefixes import spread_lengths
-from alto_models.tokenizer.stage1 import Stage1, Stage1Settings
-from alto_models.training.loop import StepResult, Training
-from alto_models.training.schedule import LearningRate
+from alto_models.tokenizer.stage1 import BatchTensors, Stage1, Stage1Settings
+from alto_models.tokenizer.starting_weights import load_starting_weights
+from alto_models.training.loop import StepResult
+from alto_models.training.precision import own_device
+from alto_models.training.processes import own_share
 from jobs.runner.command_line import run_from_command_line
-from jobs.runner.context import JobConfig, StageContext, StageReport
-from jobs.tokenizer_training.data import CropsConfig, TrainingBatches, read_held_out
+from jobs.runner.context import StageContext, StageReport
+from jobs.tokenizer_training.data import TrainingBatches, read_held_out
 from jobs.tokenizer_training.pictures import save_curves, save_strips
 from jobs.tokenizer_training.report import (
-    HealthLimits,
     beats_baselines,
     constant_baselines,
     quality_figures,
     training_health,
 )
+from jobs.tokenizer_training.training import TrainingConfig, train
 
 CURVES = ("loss", "dice", "bce", "quantizer", "codebook_usage", "gradient_norm")
 SHOWN_LENGTHS = 5
 STRIPS = 8
 
 
-class Config(JobConfig):
-    """Lengths of training are in steps of `crops.crops_per_step` * `crops.masks_per_crop` masks."""
-
+class Config(TrainingConfig):
     tokenizer: TokenizerConfig = Field(description="sizes of the network")
     initial_weights: Literal["none", "base"] = Field(description="base: start from base_weights/tokenizer")
-    crops: CropsConfig = Field(description="how crops and their masks are drawn")
-    steps: int = Field(gt=0)
-    learning_rate: LearningRate
     weight_decay: float = Field(ge=0)
     objective: Stage1Settings = Field(description="phases and weights of the losses")
-    save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
-    evaluated_images: int = Field(gt=0, description="of the held-out split, at most")
-    health: HealthLimits
 
     @model_validator(mode="after")
     def _latents_can_be_normalised_over_masks(self) -> Self:
-        if self.crops.crops_per_step * self.crops.masks_per_crop < 2:
-            raise ValueError("crops: a step needs at least 2 masks (crops_per_step * masks_per_crop)")
+        crops = self.training.crops_per_pass or self.crops.crops_per_step
+        if crops * self.crops.masks_per_crop < 2:
+            raise ValueError("a forward pass needs at least 2 masks (crops * masks_per_crop)")
         return self
 
 
 def run(config: Config, context: StageContext) -> StageReport:
     torch.manual_seed(context.seed)
-    batches = TrainingBatches(config.crops, config.tokenizer, context)
+    batches = TrainingBatches(config.crops, config.tokenizer, context, config.training.crops_per_pass)
     views = read_held_out(config.crops, config.tokenizer, context, config.evaluated_images)
     lengths = spread_lengths(config.tokenizer.max_length, SHOWN_LENGTHS).tolist()
-    model = start(config, context)
+    model = start(config, context).to(own_device())
     untrained = evaluate(model.eval(), views, lengths).mean_iou(length=lengths[-1])
 
-    train(config, context, model.train(), batches)
+    learn(config, context, model.train(), batches)
 
     scores = evaluate(model.eval(), views, lengths)
     save_checkpoint(context.output, config.tokenizer, model.state_dict())
@@ -80,38 +75,27 @@ def run(config: Config, context: StageContext) -> StageReport:
 
 
 def start(config: Config, context: StageContext) -> MaskTokenizer:
-    """A new network, or the one in `base_weights/tokenizer`, which must have the same sizes."""
+    """A new network, filled with what `base_weights/tokenizer` holds where that is asked for."""
     model = MaskTokenizer(config.tokenizer)
     if config.initial_weights == "base":
         folder = context.inputs["base_weights"] / "tokenizer"
-        load_strictly(model, load_tensors(folder), str(folder))
+        load_starting_weights(model, folder)
     return model
 
 
-def train(config: Config, context: StageContext, model: MaskTokenizer, batches: TrainingBatches) -> None:
+def learn(config: Config, context: StageContext, model: MaskTokenizer, batches: TrainingBatches) -> None:
     """Train `model` in place, from the last checkpoint in `context.work` on."""
     stage = Stage1(model, config.objective, config.steps, context.seed)
 
-    def forward(step: int) -> StepResult:
-        if step == stage.quantizer_starts_at():
+    def forward(step: int, batch: BatchTensors) -> StepResult:
+        if step == stage.quantizer_starts_at() and batch.crops.start == first_crop:
             ahead = range(step, step + config.objective.codebook_batches)
             stage.fit_codebook([batches.at(later) for later in ahead])
-        return stage.forward(step, next(upcoming))
+        return stage.forward(step, batch)
 
-    training = Training(
-        model=model,
-        optimizer=build_optimizer(model, config.weight_decay),
-        learning_rate=config.learning_rate,
-        total_steps=config.steps,
-        forward=forward,
-        folder=context.work,
-        save_every=config.save_every,
-        log=lambda step, figures: context.log_metrics(step, **figures),
-    )
-    first = training.restore()
-    upcoming = batches.steps(first, config.steps)
-    with context.progress(config.steps, "Training stage 1", "step", initial=first) as bar:
-        training.run(first, bar)
+    first_crop = own_share(config.crops.crops_per_step).start
+    optimizer = build_optimizer(model, config.weight_decay)
+    train(config, context, model, optimizer, batches, forward, "Training stage 1")
 
 
 def _save_pictures(

@@ -9,46 +9,39 @@ from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.tokenizer.optimizer import build_optimizer
 from alto_models.tokenizer.prefixes import spread_lengths
 from alto_models.tokenizer.stage1_5 import PredictorSettings, PredictorTraining
-from alto_models.training.loop import StepResult, Training
-from alto_models.training.schedule import LearningRate
+from alto_models.training.precision import own_device
 from jobs.runner.command_line import run_from_command_line
-from jobs.runner.context import Check, JobConfig, StageContext, StageReport
-from jobs.tokenizer_training.data import CropsConfig, TrainingBatches, read_held_out
+from jobs.runner.context import Check, StageContext, StageReport
+from jobs.tokenizer_training.data import TrainingBatches, read_held_out
 from jobs.tokenizer_training.pictures import save_curves, save_strips
 from jobs.tokenizer_training.report import (
-    HealthLimits,
     adaptive_figures,
     beats_baselines,
     constant_baselines,
     quality_figures,
     training_health,
 )
+from jobs.tokenizer_training.training import TrainingConfig, train
 
 CURVES = ("loss", "expected_length", "gradient_norm")
 SHOWN_LENGTHS = 6
 STRIPS = 8
 
 
-class Config(JobConfig):
-    """Lengths of training are in steps of `crops.crops_per_step` * `crops.masks_per_crop` masks."""
-
-    crops: CropsConfig = Field(description="how crops and their masks are drawn")
-    steps: int = Field(gt=0)
-    learning_rate: LearningRate
+class Config(TrainingConfig):
     objective: PredictorSettings = Field(description="what the predictor is trained for")
-    save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
-    evaluated_images: int = Field(gt=0, description="of the held-out split, at most")
-    health: HealthLimits
 
 
 def run(config: Config, context: StageContext) -> StageReport:
     torch.manual_seed(context.seed)
-    model = load_tokenizer(context.inputs["tokenizer_stage1"])
-    batches = TrainingBatches(config.crops, model.config, context)
+    model = load_tokenizer(context.inputs["tokenizer_stage1"]).to(own_device())
+    batches = TrainingBatches(config.crops, model.config, context, config.training.crops_per_pass)
     views = read_held_out(config.crops, model.config, context, config.evaluated_images)
     lengths = spread_lengths(model.config.max_length, SHOWN_LENGTHS).tolist()
 
-    train(config, context, model, batches)
+    stage = PredictorTraining(model, config.objective)
+    optimizer = build_optimizer(model, weight_decay=0.0)
+    train(config, context, model, optimizer, batches, stage.forward, "Training stage 1.5")
 
     scores = evaluate(model, views, lengths)
     save_checkpoint(context.output, model.config, model.state_dict())
@@ -66,29 +59,6 @@ def run(config: Config, context: StageContext) -> StageReport:
             lengths_adapt(scores),
         ),
     )
-
-
-def train(config: Config, context: StageContext, model: MaskTokenizer, batches: TrainingBatches) -> None:
-    """Train the length predictor in place, from the last checkpoint in `context.work` on."""
-    stage = PredictorTraining(model, config.objective)
-
-    def forward(step: int) -> StepResult:
-        return stage.forward(next(upcoming))
-
-    training = Training(
-        model=model,
-        optimizer=build_optimizer(model, weight_decay=0.0),
-        learning_rate=config.learning_rate,
-        total_steps=config.steps,
-        forward=forward,
-        folder=context.work,
-        save_every=config.save_every,
-        log=lambda step, figures: context.log_metrics(step, **figures),
-    )
-    first = training.restore()
-    upcoming = batches.steps(first, config.steps)
-    with context.progress(config.steps, "Training stage 1.5", "step", initial=first) as bar:
-        training.run(first, bar)
 
 
 def lengths_adapt(scores: Scores) -> Check:

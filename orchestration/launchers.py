@@ -10,10 +10,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from data_contracts.errors import InputError
-from jobs.runner.check_failed import CheckFailed
 from jobs.runner.job_spec import JobSpec
+from jobs.runner.processes import launch_command
 from jobs.runner.stage_lock import StageLock
+from jobs.runner.verdict import JobDied, forget_verdict, raise_verdict
 
 SECONDS_TO_STOP = 10
 LINES_OF_LOG_SHOWN = 20
@@ -47,9 +47,10 @@ class LocalLauncher(dg.ConfigurableResource):
 def run_process(spec: JobSpec, lock: StageLock, environment: dict[str, str]) -> int:
     """Start the worker in a process group of its own, show its log, and return its exit status."""
     log = log_file(spec)
+    forget_verdict(spec)
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.runner.worker", str(spec.path)],
+            launch_command(spec),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -91,17 +92,15 @@ def follow(log: Path, ended: threading.Event) -> None:
 
 
 def raise_for_status(spec: JobSpec, status: int) -> None:
-    """Raise what the job's exit status means; the same exceptions as in the job itself."""
+    """Raise what ended the job; the same exceptions as in the job itself."""
     if status == 0:
         return
-    lines = log_file(spec).read_text(errors="replace").splitlines()
-    if status == 3:
-        raise CheckFailed.of(spec)
-    if status == 2:
-        raise InputError(lines[-1].removeprefix("error: "))
-    tail = "\n".join(lines[-LINES_OF_LOG_SHOWN:])
     ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    raise dg.Failure(f"{spec.address}: the job {ended}. End of its log:\n{tail}")
+    try:
+        raise_verdict(spec, ended)
+    except JobDied as died:
+        tail = "\n".join(log_file(spec).read_text(errors="replace").splitlines()[-LINES_OF_LOG_SHOWN:])
+        raise dg.Failure(f"{died}. End of its log:\n{tail}") from None
 
 
 def log_file(spec: JobSpec) -> Path:

@@ -82,9 +82,9 @@ class CropReader:
         rng = np.random.default_rng([self._seed, 1, position])
         return draw_crop(self._images[int(self._order(epoch)[place])], self.settings, rng)
 
-    def batch(self, step: int, batch_size: int) -> CropBatch:
-        """The crops at positions step * batch_size … (step + 1) * batch_size - 1."""
-        crops = [self.crop(step * batch_size + i) for i in range(batch_size)]
+    def batch(self, positions: range) -> CropBatch:
+        """The crops at `positions`."""
+        crops = [self.crop(position) for position in positions]
         return CropBatch(
             image_ids=tuple(crop.image_id for crop in crops),
             images=np.stack([crop.image for crop in crops]),

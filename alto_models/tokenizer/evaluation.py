@@ -1,7 +1,7 @@
 """Held-out quality of a mask tokenizer: every mask decoded from several prefixes of its codes."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ class View:
     kind: str
     image: Tensor
     masks: Tensor
+
+    def to(self, device: torch.device) -> "View":
+        return replace(self, image=self.image.to(device), masks=self.masks.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,17 +106,18 @@ def evaluate(
     advance: Callable[[], object] = lambda: None,
 ) -> Scores:
     """Score `model` on `views`; `advance` is called after each."""
-    chosen = torch.tensor(lengths)
+    device = model.no_image.device
+    chosen = torch.tensor(lengths, device=device)
     parts = []
     for view in views:
-        parts.append(_score(model, view, chosen))
+        parts.append(_score(model, view.to(device), chosen))
         advance()
-    joined = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+    joined = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     codes, predicted, iou, boundary_iou, predicted_iou, predicted_boundary_iou, area, boundary = joined
     return Scores(
         image_ids=[view.image_id for view in views for _ in view.masks],
         kinds=[view.kind for view in views for _ in view.masks],
-        lengths=chosen.numpy(),
+        lengths=chosen.cpu().numpy(),
         codes=codes,
         predicted=predicted,
         iou=iou,

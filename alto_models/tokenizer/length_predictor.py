@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.encoder import EncodedMask
 from alto_models.tokenizer.transformer import initialise
+from alto_models.training.normalisation import NormaliseOverMasks
 
 
 class LengthPredictor(nn.Module):
@@ -20,7 +21,7 @@ class LengthPredictor(nn.Module):
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
-        self.normalise = nn.BatchNorm1d((1 + config.max_length) * config.width, affine=False, momentum=0.05)
+        self.normalise = NormaliseOverMasks((1 + config.max_length) * config.width)
         self.query = nn.Linear(config.width, config.width)
         self.key = nn.Linear(config.width, config.width)
         self.gate = nn.Linear(config.width, config.width)

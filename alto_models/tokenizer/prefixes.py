@@ -20,7 +20,8 @@ def decode_prefixes(
     if lengths is None:
         lengths = torch.arange(1, longest + 1, device=codes.device)
     repeated = codes.repeat_interleave(len(lengths), dim=0)
-    logits = model.decode(repeated, lengths.repeat(batch), image_embedding)
+    vectors = model.quantizer.embed(repeated)
+    logits = model.decode_vectors(vectors, lengths.repeat(batch), image_embedding)
     return logits.unflatten(0, (batch, len(lengths)))
 
 

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alto_models.tokenizer.config import TokenizerConfig
+from alto_models.training.normalisation import NormaliseOverMasks
+from alto_models.training.precision import at_least_float32, to_device
 
 COMMITMENT_WEIGHT = 0.25
 USAGE_DECAY = 0.99
@@ -33,7 +35,7 @@ class CodeProjection(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.linear = nn.Linear(config.width, config.code_width)
-        self.normalise = nn.BatchNorm1d(config.max_length * config.code_width, affine=False, momentum=0.05)
+        self.normalise = NormaliseOverMasks(config.max_length * config.code_width)
 
     def forward(self, latents: Tensor) -> Tensor:
         projected = self.linear(latents)
@@ -42,7 +44,7 @@ class CodeProjection(nn.Module):
 
 
 class VectorQuantizer(nn.Module):
-    """Codebook of V unit vectors of D dimensions; distances in float32 whatever the rest runs in."""
+    """Codebook of V unit vectors of D dimensions; distances in float32 at least, whatever the rest runs in."""
 
     usage: Tensor
 
@@ -59,14 +61,14 @@ class VectorQuantizer(nn.Module):
         entries = self.entries()
         codes = nearest_codes(latents, entries)
         picked = F.embedding(codes, entries)
-        latents = latents.float()
+        latents = at_least_float32(latents)
         loss = F.mse_loss(picked, latents.detach()) + COMMITMENT_WEIGHT * F.mse_loss(latents, picked.detach())
         vectors = latents + (picked - latents).detach()
         return Quantized(codes=codes, vectors=vectors, loss=loss * latents.shape[-1])
 
     def entries(self) -> Tensor:
         """The V unit vectors, (V, D) float32."""
-        return F.normalize(self.codebook.float(), dim=-1)
+        return F.normalize(at_least_float32(self.codebook), dim=-1)
 
     def embed(self, codes: Tensor) -> Tensor:
         """codes (B, L) int64 -> their unit vectors (B, L, D)."""
@@ -89,8 +91,10 @@ class VectorQuantizer(nn.Module):
     def track_usage(self, codes: Tensor) -> None:
         """Count the picks of a batch's `codes` (any shape) into the running usage."""
         size = self.usage.shape[0]
-        picks = torch.bincount(codes.flatten(), minlength=size) * (size / codes.numel())
-        self.usage.lerp_(picks.to(self.usage.dtype), 1 - USAGE_DECAY)
+        # Summed like this, unlike by `bincount`, without waiting for the device.
+        share = self.usage.new_full((codes.numel(),), size / codes.numel())
+        picks = torch.zeros_like(self.usage).index_add_(0, codes.flatten(), share)
+        self.usage.lerp_(picks, 1 - USAGE_DECAY)
 
     def used_share(self) -> Tensor:
         """Share of entries that are picked at all, at present: scalar in 0..1."""
@@ -102,15 +106,19 @@ class VectorQuantizer(nn.Module):
 
         latents (N, D) unit vectors; at most N entries move.
         """
-        dead = (self.usage < DEAD_BELOW).nonzero().flatten()[: latents.shape[0]]
-        chosen = latents[_sample(latents.shape[0], dead.numel(), generator)]
-        self.codebook[dead] = chosen.to(self.codebook.dtype)
-        self.usage[dead] = 1.0
+        dead = self.usage < DEAD_BELOW
+        moved = dead.argsort(descending=True, stable=True)[: latents.shape[0]]  # the dead ones first
+        chosen = latents[to_device(_sample(latents.shape[0], len(moved), generator), latents.device)]
+        self.codebook[moved] = torch.where(
+            dead[moved, None], chosen.to(self.codebook.dtype), self.codebook[moved]
+        )
+        self.usage[moved] = torch.where(dead[moved], 1.0, self.usage[moved])
 
 
 def nearest_codes(latents: Tensor, entries: Tensor) -> Tensor:
     """Index of the entry (V, D) with the largest cosine to each unit vector (..., D) -> (...) int64."""
-    return (latents.float() @ entries.float().T).argmax(dim=-1)
+    with torch.autocast(latents.device.type, enabled=False):
+        return (at_least_float32(latents) @ at_least_float32(entries).T).argmax(dim=-1)
 
 
 def _sample(population: int, count: int, generator: torch.Generator) -> Tensor:

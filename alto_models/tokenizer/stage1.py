@@ -15,6 +15,8 @@ from alto_models.data.crops import CropBatch
 from alto_models.tokenizer.losses import bce_loss, dice_loss
 from alto_models.tokenizer.model import Encoding, MaskTokenizer
 from alto_models.training.loop import StepResult
+from alto_models.training.precision import to_device
+from alto_models.training.processes import gathered
 
 
 class Stage1Settings(BaseModel):
@@ -42,12 +44,22 @@ class Stage1Settings(BaseModel):
 
 
 class BatchTensors:
-    """A batch of crops as tensors: images (I, 3, S, S), masks (I * K, 1, M, M), grouped by image."""
+    """Crops of one forward pass as tensors: images (I, 3, S, S), masks (I * K, 1, M, M), grouped by image.
 
-    def __init__(self, batch: CropBatch) -> None:
+    crops: which of the step's `step_crops` crops these are; every random choice is made for all of them, so
+        that it does not depend on how they are shared out over passes and processes.
+    """
+
+    def __init__(self, batch: CropBatch, crops: range, step_crops: int, device: torch.device) -> None:
         self.ids = batch.image_ids
-        self.images = torch.from_numpy(batch.images)
-        self.masks = torch.from_numpy(batch.masks).flatten(0, 1).unsqueeze(1)
+        self.crops = crops
+        self.step_crops = step_crops
+        self.images = to_device(torch.from_numpy(batch.images), device)
+        self.masks = to_device(torch.from_numpy(batch.masks).flatten(0, 1).unsqueeze(1), device)
+
+    def own(self, per_crop: Tensor) -> Tensor:
+        """This pass's part of values drawn for all crops of the step, on its device."""
+        return to_device(per_crop[self.crops.start : self.crops.stop], self.images.device)
 
 
 class Stage1:
@@ -66,7 +78,8 @@ class Stage1:
     @torch.no_grad()
     def fit_codebook(self, batches: list[BatchTensors]) -> None:
         """Place the codebook on the latents of some batches."""
-        latents = [self.model.encode(batch.masks).latents.flatten(0, 1) for batch in batches]
+        device = self.model.no_image.device
+        latents = [self.model.encode(batch.masks.to(device)).latents.flatten(0, 1) for batch in batches]
         self.model.quantizer.fit(torch.cat(latents), self._generator(self.quantizer_starts_at(), stream=1))
 
     def forward(self, step: int, batch: BatchTensors) -> StepResult:
@@ -75,8 +88,8 @@ class Stage1:
         progress = step / self.total_steps
         quantized = step >= self.quantizer_starts_at()
         encoding = model.encode(batch.masks)
-        embedding = self._image_embedding(batch.images, progress, generator)
-        lengths = self._lengths(len(batch.masks), progress, generator)
+        embedding = self._image_embedding(batch, progress, generator)
+        lengths = self._lengths(batch, progress, generator)
         vectors = encoding.vectors if quantized else encoding.latents
         logits = model.decode_vectors(vectors, lengths, embedding)
         target = batch.masks.squeeze(1)
@@ -96,25 +109,28 @@ class Stage1:
             after_update=partial(self._tend_codebook, step, encoding) if quantized else lambda: None,
         )
 
-    def _image_embedding(self, images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
-        count = len(images)
-        without = self.model.embedding_without_image(count)
+    def _image_embedding(self, batch: BatchTensors, progress: float, generator: torch.Generator) -> Tensor:
+        withheld = torch.rand(batch.step_crops, generator=generator) < self.settings.image_dropout
+        without = self.model.embedding_without_image(len(batch.crops))
         if progress < self.settings.images_from:
             return without
-        withheld = torch.rand(count, generator=generator) < self.settings.image_dropout
-        return torch.where(withheld.view(-1, 1, 1, 1), without, self.model.encode_image(images))
+        return torch.where(
+            batch.own(withheld).view(-1, 1, 1, 1), without, self.model.encode_image(batch.images)
+        )
 
-    def _lengths(self, count: int, progress: float, generator: torch.Generator) -> Tensor:
-        longest = self.model.config.max_length
+    def _lengths(self, batch: BatchTensors, progress: float, generator: torch.Generator) -> Tensor:
+        longest, masks = self.model.config.max_length, len(batch.masks) // len(batch.crops)
         if progress < self.settings.shorten_from:
-            return torch.full((count,), longest)
-        return draw_lengths(count, longest, self.settings.full_length_share, generator)
+            return torch.full((len(batch.masks),), longest, device=batch.masks.device)
+        count = batch.step_crops * masks
+        lengths = draw_lengths(count, longest, self.settings.full_length_share, generator)
+        return batch.own(lengths.view(batch.step_crops, masks)).flatten()
 
     def _tend_codebook(self, step: int, encoding: Encoding) -> None:
         quantizer, settings = self.model.quantizer, self.settings
-        quantizer.track_usage(encoding.codes)
+        quantizer.track_usage(gathered(encoding.codes))
         if step % settings.revive_every == 0 and step < settings.revive_until * self.total_steps:
-            latents = encoding.latents.detach().flatten(0, 1)
+            latents = gathered(encoding.latents.detach()).flatten(0, 1)
             quantizer.revive_dead_codes(latents, self._generator(step, stream=1))
 
     def _generator(self, step: int, stream: int) -> torch.Generator:

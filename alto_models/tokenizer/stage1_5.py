@@ -43,11 +43,12 @@ class PredictorTraining:
     def __init__(self, model: MaskTokenizer, settings: PredictorSettings) -> None:
         self.model = model
         self.settings = settings
-        self.prefix_lengths = spread_lengths(model.config.max_length, settings.prefixes)
+        device = model.no_image.device
+        self.prefix_lengths = spread_lengths(model.config.max_length, settings.prefixes).to(device)
         model.requires_grad_(False)
         model.length_predictor.requires_grad_(True)
 
-    def forward(self, batch: BatchTensors) -> StepResult:
+    def forward(self, step: int, batch: BatchTensors) -> StepResult:
         encoding = self.model.encode(batch.masks)
         embedding = self.model.encode_image(batch.images)
         chunking = self.settings.objective == "chunking"
@@ -67,7 +68,7 @@ class PredictorTraining:
 
     def _oracle_loss(self, encoding: Encoding, masks: Tensor, embedding: Tensor) -> Tensor:
         ious = prefix_iou(self.model, encoding.codes, masks, embedding, self.prefix_lengths)
-        ious = interpolate(ious, self.prefix_lengths)
+        ious = interpolate(ious, self.prefix_lengths, self.model.config.max_length)
         lengths = torch.arange(1, ious.shape[1] + 1, device=ious.device)
         utility = ious - self.settings.length_weight * lengths / ious.shape[1]
         target = (utility / self.settings.temperature).log_softmax(-1)
@@ -75,9 +76,9 @@ class PredictorTraining:
         return kl_div(predicted, target, reduction="batchmean", log_target=True)
 
 
-def interpolate(values: Tensor, lengths: Tensor) -> Tensor:
-    """Values (B, N) at `lengths` (N,), from 1 to L in rising order, to values (B, L) at 1..L; linear."""
-    wanted = torch.arange(1, int(lengths[-1]) + 1, device=lengths.device)
+def interpolate(values: Tensor, lengths: Tensor, longest: int) -> Tensor:
+    """Values (B, N) at `lengths` (N,), from 1 to `longest` in rising order, to values at 1..longest; linear."""
+    wanted = torch.arange(1, longest + 1, device=lengths.device)
     above = torch.searchsorted(lengths, wanted)
     below = (above - 1).clamp(min=0)
     span = (lengths[above] - lengths[below]).clamp(min=1)

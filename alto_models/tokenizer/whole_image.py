@@ -10,18 +10,17 @@ from torch import Tensor
 from alto_models.data.shards import Picture
 from alto_models.data.squares import cut_image, cut_mask, restore_whole, whole_square
 from alto_models.masks import Rle, parse_counts
-from alto_models.tokenizer.model import Encoding, MaskTokenizer
+from alto_models.tokenizer.model import MaskTokenizer
 
 
-@torch.no_grad()
-def tokenize_whole_image(model: MaskTokenizer, masks: Sequence[Rle]) -> Encoding:
-    """Encode B masks, each of its own image's size; the images themselves are not needed."""
+def mask_grids(model: MaskTokenizer, masks: Sequence[Rle]) -> Tensor:
+    """B masks, each of its own image's size, as the model takes them: (B, 1, M, M) float32, 0 or 1."""
     size = model.config.mask_size
     grids = []
     for rle in masks:
         square = whole_square(rle.height, rle.width)
         grids.append(cut_mask(parse_counts(rle.counts), rle.height, rle.width, square, size))
-    return model.encode(torch.from_numpy(np.stack(grids)).float().unsqueeze(1))
+    return torch.from_numpy(np.stack(grids)).float().unsqueeze(1)
 
 
 @torch.no_grad()

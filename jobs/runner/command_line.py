@@ -3,7 +3,9 @@
 import argparse
 import importlib
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 from data_contracts.errors import InputError
 from jobs.runner.check_failed import CheckFailed
@@ -11,13 +13,24 @@ from jobs.runner.context import JobConfig
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, project_root
 from jobs.runner.ledger import InputsMoved
+from jobs.runner.processes import (
+    announce,
+    announced,
+    joined_processes,
+    launch_command,
+    launched_processes,
+    launched_rank,
+)
 from jobs.runner.run import run_inside_dvc, run_stage
 from jobs.runner.stage_lock import StageLock
+from jobs.runner.verdict import JobDied, forget_verdict, raise_verdict
 from jobs.runner.worker import execute
+
+STATUS: dict[type[Exception], int] = {JobDied: 1, InputError: 2, CheckFailed: 3, InputsMoved: 4}
 
 
 def run_from_command_line(stage: str) -> None:
-    """Run the stage and exit: 0 done, 2 wrong input, 3 blocking check failed, 4 inputs moved meanwhile."""
+    """Run the stage and exit: 0 done, 1 died, 2 wrong input, 3 blocking check failed, 4 inputs moved."""
     module = importlib.import_module(f"jobs.{stage}")
     parser = argparse.ArgumentParser(
         prog=f"python -m jobs.{stage}",
@@ -29,24 +42,43 @@ def run_from_command_line(stage: str) -> None:
     arguments = parser.parse_args()
     try:
         run(StageAddress(stage, arguments.partition))
-    except (InputError, CheckFailed, InputsMoved) as error:
+    except tuple(STATUS) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit({InputError: 2, CheckFailed: 3, InputsMoved: 4}[type(error)])
+        sys.exit(STATUS[type(error)])
 
 
 def run(address: StageAddress) -> None:
     root = project_root()
     os.chdir(root)
+    with joined_processes():
+        if launched_rank() == 0:
+            run_first(root, address)
+        elif (job := announced()) is not None:
+            execute(JobSpec.read(job))
+
+
+def run_first(root: Path, address: StageAddress) -> None:
+    """Run and record the stage; of several processes, the one that decides what there is to do."""
     # DVC tells a command which stage it is running it for.
     if os.environ.get("DVC_STAGE") == str(address):
-        run_inside_dvc(root, address, run_in_process)
+        run_inside_dvc(root, address, launch)
         return
-    recorded = run_stage(root, address, run_in_process)
+    recorded = run_stage(root, address, launch)
+    if recorded.how != "ran":
+        announce(None)
     print(f"{address}: {recorded.how}, data version {recorded.data_version}")
 
 
-def run_in_process(spec: JobSpec, lock: StageLock) -> None:
-    execute(spec)
+def launch(spec: JobSpec, lock: StageLock) -> None:
+    """Run the job here, or start as many processes for it as `resources.processes` asks for."""
+    if spec.processes == 1 or launched_processes() > 1:
+        announce(spec.path)
+        execute(spec)
+        return
+    forget_verdict(spec)
+    status = subprocess.run(launch_command(spec), pass_fds=[lock.fileno()], check=False).returncode
+    if status != 0:
+        raise_verdict(spec, f"ended with status {status}")
 
 
 def parameter_help(stage: str, config_class: type[JobConfig]) -> str:

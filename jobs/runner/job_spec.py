@@ -3,9 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.runner.layout import StageAddress
+
+
+class Resources(BaseModel):
+    """What a job may use; asking for more makes no stage stale.
+
+    cpus: threads of a job. processes: of each stage that trains in several (torchrun on one machine), by stage.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpus: int = Field(gt=0)
+    processes: dict[str, int] = Field(default_factory=dict)
 
 
 class JobSpec(BaseModel):
@@ -13,7 +25,8 @@ class JobSpec(BaseModel):
 
     fingerprint: hash of command, parameters and inputs; names the work folder, so that a killed job's
         checkpoints are found by the next run with the same inputs and by no other.
-    threads: CPU threads for arithmetic. Fixed, because the order of float additions depends on it.
+    threads: CPU threads for arithmetic, shared out over the processes of a machine.
+    processes: how many torchrun starts on this machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +39,7 @@ class JobSpec(BaseModel):
     parameters: dict[str, Any]
     seed: int
     threads: int
+    processes: int
     inputs: dict[str, Path]
     input_hashes: dict[str, str]
     work: Path

@@ -29,7 +29,7 @@ from dvc.stage.exceptions import StageNotFound
 from dvc.stage.serialize import to_single_stage_lockfile
 
 from data_contracts.errors import InputError
-from jobs.runner.job_spec import JobSpec
+from jobs.runner.job_spec import JobSpec, Resources
 from jobs.runner.layout import StageAddress, stage_folder, stage_of_path
 from jobs.runner.stage_lock import StageLock
 
@@ -154,6 +154,7 @@ class Ledger:
         stage.save_deps()
         parameters = tracked_parameters(stage)
         settings = yaml.safe_load((self.root / "params.yaml").read_text())
+        resources = Resources.model_validate(settings["resources"])
         hashes = input_hashes(stage)
         fingerprint = hashlib.md5(json.dumps([stage.cmd, hashes], sort_keys=True).encode()).hexdigest()
         upstream = sorted({name for dep in stage.deps if (name := stage_of_path(dep.def_path))})
@@ -165,7 +166,8 @@ class Ledger:
             fingerprint=fingerprint,
             parameters=parameters.get(address.stage, {}),
             seed=parameters["seed"],
-            threads=settings["resources"]["cpus"],
+            threads=resources.cpus,
+            processes=resources.processes.get(address.stage, 1),
             inputs={name: self.root / stage_folder(settings["profile"], name) for name in upstream},
             input_hashes=hashes,
             work=self.root / ".work" / address.folder_name / fingerprint,

@@ -5,7 +5,7 @@ import importlib
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +16,10 @@ from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig, StageContext, StageReport
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.metric_log import MetricLog
+from jobs.runner.processes import joined_processes, launched_processes, launched_rank, scratch_folder
 from jobs.runner.reporting import report_to_orchestrator
 from jobs.runner.tracking import tracked_run
+from jobs.runner.verdict import leave_verdict
 
 ConfigT = TypeVar("ConfigT", bound=JobConfig)
 
@@ -25,30 +27,47 @@ ConfigT = TypeVar("ConfigT", bound=JobConfig)
 def execute(spec: JobSpec) -> StageReport:
     """Run the job; its output and `report.json` are complete in `spec.staging` afterwards.
 
+    Of several processes that torchrun started, each calls this; all but the first leave nothing.
     Raises InputError for wrong parameters or data, CheckFailed for a failed blocking check.
     """
     module = importlib.import_module(f"jobs.{spec.stage}")
     config = parse_config(module.Config, spec.stage, spec.parameters)
+    make_arithmetic_repeatable(max(1, spec.threads // launched_processes()))
+    with joined_processes():
+        if launched_rank() > 0:
+            with scratch_folder(spec) as folder:
+                log = MetricLog(folder / "metrics.jsonl")
+                return module.run(config, stage_context(spec, folder / "output", log))
+        report = execute_first(spec, module.run, config)
+    refuse_failed_checks(spec, report)
+    return report
+
+
+def execute_first(
+    spec: JobSpec, run: Callable[[JobConfig, StageContext], StageReport], config: JobConfig
+) -> StageReport:
     shutil.rmtree(spec.staging, ignore_errors=True)
     spec.staging.mkdir(parents=True)
     spec.state.mkdir(exist_ok=True)
-    make_arithmetic_repeatable(spec.threads)
     with report_to_orchestrator() as send, tracked_run(spec) as tracker:
-        context = StageContext(
-            stage=spec.stage,
-            partition=spec.partition,
-            partition_items=spec.partition_items,
-            seed=spec.seed,
-            inputs=spec.inputs,
-            output=spec.staging,
-            work=spec.state,
-            metric_log=MetricLog(spec.state / "metrics.jsonl", listeners=(send, tracker.log_point)),
-        )
-        report = module.run(config, context)
+        log = MetricLog(spec.state / "metrics.jsonl", listeners=(send, tracker.log_point))
+        report = run(config, stage_context(spec, spec.staging, log))
         write_report(report, spec.staging / "report.json")
         tracker.log_result(report, spec.staging)
-    refuse_failed_checks(spec, report)
     return report
+
+
+def stage_context(spec: JobSpec, output: Path, metric_log: MetricLog) -> StageContext:
+    return StageContext(
+        stage=spec.stage,
+        partition=spec.partition,
+        partition_items=spec.partition_items,
+        seed=spec.seed,
+        inputs=spec.inputs,
+        output=output,
+        work=spec.state,
+        metric_log=metric_log,
+    )
 
 
 def parse_config(config_class: type[ConfigT], stage: str, parameters: Mapping[str, Any]) -> ConfigT:
@@ -99,9 +118,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m jobs.runner.worker", description=__doc__)
     parser.add_argument("job", type=Path, help="job.json written by the runner")
     arguments = parser.parse_args()
+    spec = JobSpec.read(arguments.job)
     try:
-        execute(JobSpec.read(arguments.job))
+        execute(spec)
     except (InputError, CheckFailed) as error:
+        leave_verdict(spec, error)
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 3
     return 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from alto_models.data.crops import CropReader, CropSettings, prefetched
@@ -9,6 +10,9 @@ from alto_models.data.masks import MaskImages
 from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.evaluation import View, held_out_views
 from alto_models.tokenizer.stage1 import BatchTensors
+from alto_models.training.precision import own_device
+from alto_models.training.processes import own_share, process_count
+from data_contracts.errors import InputError
 from jobs.runner.context import StageContext
 
 # Held-out crops are the same in every stage, whatever the seed of the training run.
@@ -17,7 +21,7 @@ HELD_OUT_SEED = 1
 
 class CropsConfig(BaseModel):
     """
-    crops_per_step: crops (images encoded) in a step.
+    crops_per_step: crops (images encoded) in a step, over all processes.
     masks_per_crop: merged masks drawn from each crop (K); 1 is the published sampling.
     max_merged: masks of an image that are merged into one, at most.
     min_area_share: smaller masks are not drawn; of the image's long side squared.
@@ -44,18 +48,54 @@ class CropsConfig(BaseModel):
 
 
 class TrainingBatches:
-    """Batches of the train split, read ahead in the background; the batch of a step is always the same."""
+    """Batches of the train split, read ahead in the background; the batch of a step is always the same.
 
-    def __init__(self, config: CropsConfig, tokenizer: TokenizerConfig, context: StageContext) -> None:
+    crops_per_pass: crops of a forward pass in one process, None for its whole share of a step.
+    Raises InputError where a step cannot be divided into equal passes of all processes.
+    """
+
+    def __init__(
+        self,
+        config: CropsConfig,
+        tokenizer: TokenizerConfig,
+        context: StageContext,
+        crops_per_pass: int | None = None,
+    ) -> None:
         images = MaskImages(context.inputs["prepare_sa1b"], "train")
         self._reader = CropReader(images, config.settings(tokenizer), context.seed)
-        self._crops_per_step = config.crops_per_step
+        self._step_crops = config.crops_per_step
+        self._own = own_share(config.crops_per_step)
+        self._crops_per_pass = crops_per_pass or len(self._own)
+        if len(self._own) % self._crops_per_pass:
+            raise InputError(
+                f"params.yaml: {len(self._own)} crops a step in each of {process_count()} processes cannot be "
+                f"divided into passes of {crops_per_pass}; change crops.crops_per_step or training.crops_per_pass"
+            )
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of a step in this process."""
+        return len(self._own) // self._crops_per_pass
 
     def at(self, step: int) -> BatchTensors:
-        return BatchTensors(self._reader.batch(step, self._crops_per_step))
+        """All crops of a step, whichever process takes them, on the processor."""
+        return self._read(step, range(self._step_crops), torch.device("cpu"))
 
-    def steps(self, first: int, stop: int) -> Iterator[BatchTensors]:
-        return prefetched(self.at, range(first, stop))
+    def own_passes(self, first: int, stop: int) -> Iterator[BatchTensors]:
+        """What this process takes in the steps `first` to `stop` - 1, pass by pass, on its device."""
+        device = own_device()
+
+        def read(index: int) -> BatchTensors:
+            step, turn = divmod(index, self.passes)
+            begin = self._own.start + turn * self._crops_per_pass
+            return self._read(step, range(begin, begin + self._crops_per_pass), device)
+
+        return prefetched(read, range(first * self.passes, stop * self.passes))
+
+    def _read(self, step: int, crops: range, device: torch.device) -> BatchTensors:
+        start = step * self._step_crops
+        batch = self._reader.batch(range(start + crops.start, start + crops.stop))
+        return BatchTensors(batch, crops, self._step_crops, device)
 
 
 def read_held_out(

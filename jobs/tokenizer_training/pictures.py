@@ -85,11 +85,12 @@ def save_strips(model: MaskTokenizer, views: Sequence[View], lengths: Sequence[i
 
 def _strip(model: MaskTokenizer, view: View, lengths: Sequence[int]) -> NDArray[np.uint8]:
     mask = view.masks[:1]
-    encoding = model.encode(mask)
+    device = model.no_image.device
+    encoding = model.encode(mask.to(device))
     chosen = int(encoding.length)
-    asked = torch.tensor([*lengths, chosen])
-    embedding = model.encode_image(view.image.unsqueeze(0))
-    decoded = decode_prefixes(model, encoding.codes, embedding, asked)[0] > 0
+    asked = torch.tensor([*lengths, chosen], device=device)
+    embedding = model.encode_image(view.image.unsqueeze(0).to(device))
+    decoded = (decode_prefixes(model, encoding.codes, embedding, asked)[0] > 0).cpu()
     target = mask[0, 0].numpy() > 0.5
     pixels = (view.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     tiles = [_tile(pixels, view.kind), _tile(_compared(target, target), "mask")]

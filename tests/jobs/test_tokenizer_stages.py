@@ -186,7 +186,7 @@ def test_base_weights_of_another_shape_are_refused(
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "tokenizer").symlink_to(stage1[0])
     run = context(tmp_path, "tokenizer_stage1", prepare_sa1b=prepared, base_weights=tmp_path / "base")
-    with pytest.raises(InputError, match="quantizer.codebook has shape"):
+    with pytest.raises(InputError, match="made for codebook_size 16, the parameters say 32"):
         tokenizer_stage1.run(tokenizer_stage1.Config.model_validate(section), run)
 
 
@@ -223,6 +223,27 @@ def test_mask_tokens_rebuild_the_masks_they_stand_for(
     ]
     assert report.figures["masks"] == 6
     check_first_row(table, stage1_5[0], records)
+
+
+def test_oracle_lengths_are_the_shortest_prefixes_that_are_good_enough(
+    stage1: tuple[Path, StageReport], tmp_path: Path
+) -> None:
+    records = write_prepared_records(tmp_path / "prepare_referring", "discs")
+    rows = {}
+    for tolerance in (0.0, 0.05, 1.0):
+        run = context(
+            tmp_path / str(tolerance), "mask_tokens", prepare_referring=records, tokenizer_stage1_5=stage1[0]
+        )
+        section = parameters("mask_tokens") | {"lengths": "oracle", "oracle_tolerance": tolerance}
+        mask_tokens.run(mask_tokens.Config.model_validate(section), run)
+        rows[tolerance] = pq.read_table(run.output / "discs.parquet").to_pylist()
+    assert {row["length"] for row in rows[1.0]} == {1}
+    for strict, lenient in zip(rows[0.0], rows[0.05], strict=True):
+        assert strict["codes"] == lenient["codes"]
+        assert lenient["length"] <= strict["length"] <= 4
+        # Measured at image resolution, a little apart from the masks that the model sees.
+        assert strict["adaptive_iou"] >= strict["full_iou"] - 0.02
+        assert lenient["adaptive_iou"] >= lenient["full_iou"] - 0.07
 
 
 def check_first_row(table: pa.Table, model_folder: Path, records: Path) -> None:

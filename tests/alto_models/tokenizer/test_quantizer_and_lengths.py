@@ -210,10 +210,13 @@ def test_oracle_objective_against_numpy() -> None:
             image_ids=("a", "b"),
             images=rng.random((2, 3, 64, 64), np.float32),
             masks=(rng.random((2, 3, 32, 32)) > 0.5).astype(np.float32),
-        )
+        ),
+        range(2),
+        step_crops=2,
+        device=torch.device("cpu"),
     )
     settings = PredictorSettings(objective="oracle", length_weight=0.1, prefixes=20, temperature=0.05)
-    loss = PredictorTraining(model, settings).forward(batch).loss.item()
+    loss = PredictorTraining(model, settings).forward(0, batch).loss.item()
 
     encoding = model.encode(batch.masks)
     ious = prefix_iou(model, encoding.codes, batch.masks, model.encode_image(batch.images)).double().numpy()
@@ -233,7 +236,7 @@ def test_spread_lengths_hold_both_ends() -> None:
 def test_interpolation_against_numpy(longest: int, count: int) -> None:
     lengths = spread_lengths(longest, count)
     values = torch.rand(3, len(lengths), generator=torch.Generator().manual_seed(longest))
-    result = interpolate(values, lengths)
+    result = interpolate(values, lengths, longest)
     wanted = np.arange(1, longest + 1)
     for row, expected in zip(result.numpy(), values.numpy(), strict=True):
         np.testing.assert_allclose(row, np.interp(wanted, lengths.numpy(), expected), atol=1e-6)

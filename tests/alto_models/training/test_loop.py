@@ -25,7 +25,11 @@ class Interrupted(Exception):
 
 
 def make_training(
-    folder: Path, log: list[tuple[int, Mapping[str, float]]], stop_at: int | None = None, bad_step: int = -1
+    folder: Path,
+    log: list[tuple[int, Mapping[str, float]]],
+    stop_at: int | None = None,
+    bad_step: int = -1,
+    ema_decay: float | None = None,
 ) -> Training:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
@@ -51,6 +55,7 @@ def make_training(
         folder=folder,
         save_every=4,
         log=lambda step, figures: log.append((step, figures)),
+        ema_decay=ema_decay,
         log_every=3,
     )
 
@@ -88,17 +93,69 @@ def test_curves_are_means_since_the_last_point(tmp_path: Path) -> None:
     assert all(point["twice"] == pytest.approx(2 * point["loss"]) for _, point in log)
 
 
-def test_non_finite_loss_names_step_and_sample_and_changes_nothing(tmp_path: Path) -> None:
-    training = make_training(tmp_path, [], bad_step=5)
-    reference = make_training(tmp_path / "other", [], stop_at=5)
-    with pytest.raises(Interrupted):
-        reference.run(0, Bar())
-    torch.manual_seed(0)
-    training = make_training(tmp_path, [], bad_step=5)
-    with pytest.raises(NonFiniteLossError, match=r"step 5; .*sample-5"):
+def test_non_finite_loss_names_step_and_sample_and_spoils_no_checkpoint(tmp_path: Path) -> None:
+    training = make_training(tmp_path, [], bad_step=7)  # the last one before a checkpoint is due
+    with pytest.raises(NonFiniteLossError, match=r"step 7; .*sample-7"):
         training.run(0, Bar())
-    for one, other in zip(weights(training), weights(reference), strict=True):
-        assert torch.equal(one, other)
+    again = make_training(tmp_path, [])
+    assert again.restore() == 4
+    again.run(4, Bar())
+    assert all(parameter.isfinite().all() for parameter in weights(again))
+
+
+def test_passes_of_a_step_equal_one_large_batch(tmp_path: Path) -> None:
+    def trained(passes: int) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+        calls = iter(range(100))
+
+        def forward(step: int) -> StepResult:
+            inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+            part = inputs if passes == 1 else inputs.chunk(passes)[next(calls) % passes]
+            loss = (model(part) - part.sum(1, keepdim=True)).square().mean()
+            return StepResult(loss=loss, samples=[f"sample-{step}"], figures={"twice": 2 * loss})
+
+        log: list[tuple[int, Mapping[str, float]]] = []
+        training = Training(
+            model=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
+            learning_rate=LearningRate(peak=0.05, final=0.0, warmup_steps=3),
+            total_steps=6,
+            forward=forward,
+            folder=tmp_path / str(passes),
+            save_every=100,
+            log=lambda step, figures: log.append((step, figures)),
+            passes=passes,
+        )
+        training.run(0, Bar())
+        logs[passes] = log
+        return weights(training)
+
+    logs: dict[int, list[tuple[int, Mapping[str, float]]]] = {}
+    for one, other in zip(trained(1), trained(2), strict=True):
+        torch.testing.assert_close(one, other)
+    assert logs[2] == [(step, pytest.approx(figures)) for step, figures in logs[1]]
+
+
+def test_averaged_weights_are_the_exponential_mean_and_survive_an_interruption(tmp_path: Path) -> None:
+    plain = make_training(tmp_path / "plain", [])
+    steps: list[list[torch.Tensor]] = []
+    plain.log_every = 1
+    plain.log = lambda step, figures: steps.append(weights(plain))
+    start = weights(plain)
+    plain.run(0, Bar())
+    expected = start
+    for step, values in enumerate(steps):
+        decay = min(0.8, (1 + step) / (10 + step))
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, values, strict=True)]
+
+    first = make_training(tmp_path / "averaged", [], stop_at=14, ema_decay=0.8)
+    with pytest.raises(Interrupted):
+        first.run(0, Bar())
+    second = make_training(tmp_path / "averaged", [], ema_decay=0.8)
+    second.run(second.restore(), Bar())
+    for one, other in zip(weights(second), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 def test_finished_run_is_not_trained_again(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def spec(tmp_path: Path) -> JobSpec:
         parameters={"rate": 0.5},
         seed=7,
         threads=1,
+        processes=1,
         inputs={},
         input_hashes={},
         work=tmp_path / "work",

@@ -1,0 +1,39 @@
+"""Normalisation over all masks of a pass, whichever process holds them."""
+
+import torch
+from torch import Tensor, nn
+
+from alto_models.training.precision import at_least_float32
+from alto_models.training.processes import process_count, sum_over_processes
+
+
+MOMENTUM = 0.05  # of the running moments, which evaluation uses
+
+
+class NormaliseOverMasks(nn.BatchNorm1d):
+    """Batch normalisation of features (B, F) without scale and shift, in float32 at least.
+
+    In training mode the moments are those of the masks of all processes, so that the result does not depend
+    on how many there are. (`nn.SyncBatchNorm` does this on CUDA devices only.)
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, affine=False, momentum=MOMENTUM)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = at_least_float32(features)
+        processes = process_count()
+        if not self.training or processes == 1:
+            return super().forward(features)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        masks = processes * features.shape[0]
+        mean = sum_over_processes(features.sum(0)) / masks
+        centred = features - mean
+        variance = sum_over_processes(centred.square().sum(0)) / masks
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, MOMENTUM)
+            self.running_var.lerp_(variance * (masks / (masks - 1)), MOMENTUM)
+            self.num_batches_tracked.add_(1)
+        return centred * (variance + self.eps).rsqrt()

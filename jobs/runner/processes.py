@@ -1,0 +1,88 @@
+"""Several processes of one job, as `torchrun` starts them. The first one (rank 0) writes results and records."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobs.runner.job_spec import JobSpec
+
+
+def launched_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launched_rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def joined_processes() -> Iterator[None]:
+    """Inside, torch.distributed connects what torchrun started; left when all have come to the end.
+
+    For a single process, and inside itself, nothing happens.
+    """
+    if launched_processes() == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        yield
+        dist.barrier()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def announce(job: Path | None) -> None:
+    """Tell the other processes which job the first one begins, None for none."""
+    if launched_processes() > 1:
+        _broadcast(str(job) if job else None)
+
+
+def announced() -> Path | None:
+    """The job that the first process begins; waits for it."""
+    path = _broadcast(None)
+    return Path(path) if path else None
+
+
+def _broadcast(text: str | None) -> str | None:
+    import torch.distributed as dist
+
+    box = [text]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+@contextmanager
+def scratch_folder(spec: JobSpec) -> Iterator[Path]:
+    """Where a process other than the first writes what only the first one keeps; with the curves so far."""
+    folder = spec.work / f"process_{launched_rank()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "output").mkdir(parents=True)
+    curves = spec.state / "metrics.jsonl"
+    if curves.exists():
+        shutil.copy(curves, folder / curves.name)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def launch_command(spec: JobSpec) -> list[str]:
+    """How to start the processes of a job on this machine."""
+    worker = ["-m", "jobs.runner.worker", str(spec.path)]
+    if spec.processes == 1:
+        return [sys.executable, *worker]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(spec.processes)]
+    return [sys.executable, *torchrun, *worker]

@@ -1,0 +1,121 @@
+"""Training of the tokenizer in two processes, started by torchrun as a person or the runner starts it."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.runner.job_spec import JobSpec
+from jobs.runner.processes import launch_command
+from tests.jobs.tokenizer_example import SEED, merged, parameters, write_prepared_masks
+
+STEPS = 20
+CHANGES: dict[str, Any] = {
+    "steps": STEPS,
+    "save_every": 5,
+    "crops": {"crops_per_step": 4, "masks_per_crop": 2},
+    # Without the quantiser: rounding tips the choice of a code now and then, and with it what follows.
+    # (tests/alto_models/tokenizer/test_stage1_training.py compares all phases, in float64.)
+    "objective": {"images_from": 0.2, "quantize_from": 1.0, "shorten_from": 0.5},
+    "health": {"max_loss_ratio": 10.0, "min_codebook_usage": 0.0},
+}
+
+
+def job(folder: Path, processes: int, changes: dict[str, Any] = CHANGES) -> JobSpec:
+    prepared = folder.parent / "prepared"
+    if not prepared.exists():
+        write_prepared_masks(prepared, train=12)
+    spec = JobSpec(
+        stage="tokenizer_stage1",
+        partition=None,
+        partition_items=(),
+        profile="smoke",
+        fingerprint="0" * 32,
+        parameters=merged(parameters("tokenizer_stage1"), changes),
+        seed=SEED,
+        threads=1,
+        processes=processes,
+        inputs={"prepare_sa1b": prepared},
+        input_hashes={},
+        work=folder,
+    )
+    spec.write()
+    return spec
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
+
+
+def train(spec: JobSpec) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        launch_command(spec),
+        env=environment(spec.work),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def curve(spec: JobSpec) -> dict[int, dict[str, float]]:
+    points = [json.loads(line) for line in (spec.state / "metrics.jsonl").read_text().splitlines()]
+    return {point.pop("step"): point for point in points}
+
+
+def assert_same_training(one: JobSpec, other: JobSpec) -> None:
+    first, second = curve(one), curve(other)
+    assert first.keys() == second.keys()
+    assert STEPS in first
+    for step, point in first.items():
+        assert second[step] == pytest.approx(point, rel=1e-4, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> JobSpec:
+    spec = job(tmp_path_factory.mktemp("training") / "single", processes=1)
+    finished = train(spec)
+    assert finished.returncode == 0, finished.stderr
+    return spec
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(single: JobSpec) -> None:
+    spec = job(single.work.parent / "two", processes=2)
+    finished = train(spec)
+    assert finished.returncode == 0, finished.stderr
+    assert_same_training(single, spec)
+    assert not list(spec.work.glob("process_*"))
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_two_processes_goes_on_as_one(single: JobSpec) -> None:
+    two = job(single.work.parent / "killed", processes=2)
+    process = subprocess.Popen(
+        launch_command(two), env=environment(two.work), stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    checkpoint = two.state / "training_state.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    one = job(two.work, processes=1)
+    finished = train(one)
+    assert finished.returncode == 0, finished.stderr
+    assert "going on after step" in finished.stderr
+    assert_same_training(single, one)
+
+
+@pytest.mark.slow
+def test_crops_that_cannot_be_shared_out_are_named(single: JobSpec) -> None:
+    spec = job(single.work.parent / "odd", processes=2, changes=CHANGES | {"crops": {"crops_per_step": 3}})
+    finished = train(spec)
+    assert finished.returncode != 0
+    assert "error: 3 samples a step cannot be shared out evenly over 2 processes" in finished.stderr
