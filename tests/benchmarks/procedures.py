@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alto_models.published.pixel_decoder import PixelDecoder
+from alto_models.published.pixel_decoder import Level, PixelDecoder
 from alto_models.published.tokenizer import PublishedTokenizer
 from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.length_predictor import keep_mask
@@ -108,7 +108,7 @@ class Ours(Procedure):
         self.optimizer = self._new_optimizer()
         self.trained = [each for group in self.optimizer.param_groups for each in group["params"]]
         # The de-tokenizer ends before its head, which is called (and timed) apart.
-        model.detokenizer.head = _SlotsAsTheyAre()
+        _replace_head(model, _SlotsAsTheyAre())
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return build_optimizer(self.model, WEIGHT_DECAY)
@@ -155,13 +155,17 @@ class _PublishedHead(nn.Module):
         self.grid = config.grid
         self.decoder = PixelDecoder(config.width, self.NARROWEST)
         if config.mask_size == 8 * config.grid:
-            self.decoder.up = self.decoder.up[1:]
-            self.decoder.up[0].upsample_conv = None
+            finest = Level(2 * self.NARROWEST, self.NARROWEST, upsample=False)
+            self.decoder.up = nn.ModuleList([finest, *self.decoder.up[2:]])
 
     def forward(self, slots: Tensor, image_embedding: Tensor) -> Tensor:
         features = slots.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         out: Tensor = (self.decoder(features).mean(dim=1) * 2 - 1) * 6
         return out
+
+
+def _replace_head(model: MaskTokenizer, head: nn.Module) -> None:
+    model.detokenizer.head = head  # type: ignore[assignment]
 
 
 def published_optimizer(network: nn.Module) -> torch.optim.AdamW:
@@ -176,7 +180,7 @@ def both_networks(size: Size) -> tuple[PublishedTokenizer | MaskTokenizer, MaskT
     if size.published is not None:
         return PublishedTokenizer(size.published), ours
     published = MaskTokenizer(size.ours)
-    published.detokenizer.head = _PublishedHead(size.ours)
+    _replace_head(published, _PublishedHead(size.ours))
     return published, ours
 
 

@@ -20,7 +20,7 @@ from tests.benchmarks.flops import step_flops
 from tests.benchmarks.harness import interleaved, publish
 from tests.benchmarks.losses import our_loss
 from tests.benchmarks.parts import PassInputs, parts_of_a_pass
-from tests.benchmarks.procedures import FULL_LENGTH_SHARE, Published, both_networks, both_procedures
+from tests.benchmarks.procedures import FULL_LENGTH_SHARE, Ours, Published, both_networks, both_procedures
 from tests.benchmarks.published_loss import EDGE_KERNEL, published_loss
 from tests.benchmarks.published_reading import PublishedReader, cut_sample, merged_mask
 from tests.benchmarks.scenes import Scenes, draw_scenes
@@ -112,7 +112,7 @@ def test_published_loss_against_an_independent_one() -> None:
     edges = [[correlate(each, kernel, mode="constant") for each in maps] for maps in (p, masks)]
     weights = np.where(np.array(edges[1]) == 0, 1, 5)
     expected = (weights * (p - masks) ** 2).mean() + 0.2 * ((np.array(edges[0]) - edges[1]) ** 2).mean()
-    tensors = [torch.tensor(value, dtype=torch.float32) for value in (logits, masks)]
+    tensors = (torch.tensor(logits, dtype=torch.float32), torch.tensor(masks, dtype=torch.float32))
     for with_idle_terms in (False, True):
         assert float(published_loss(*tensors, with_idle_terms)) == pytest.approx(expected, rel=1e-5)
 
@@ -145,6 +145,7 @@ def test_our_parts_are_our_network(size: Size) -> None:
 def test_a_pass_trains_all_but_the_length_predictor_and_sam(size: Size, which: int) -> None:
     procedure = both_procedures(size)[which]
     parts_of_a_pass(procedure, PassInputs(some_images(size, 8), some_masks(size, 8)))["all"]()
+    assert isinstance(procedure, Published | Ours)
     network = procedure.network if isinstance(procedure, Published) else procedure.model
     without = {
         name.split(".")[0] if "length" not in name else "length"
@@ -231,7 +232,9 @@ def test_published_reader(scenes: Scenes) -> None:
 @both_sizes
 def test_training_step_runs(size: Size, scenes: Scenes) -> None:
     times = training_step.step_times(size, scenes, repeats=1)
-    assert times.published.keys() == times.ours.keys() == {*training_step.PARTS, "all"}
+    assert (
+        times.published.keys() == times.ours.keys() == {*training_step.PARTS, "all", training_step.ALL_BF16}
+    )
     for label in (*training_step.PARTS.values(), training_step.TOGETHER):
         assert label in training_step.time_table(size, times)
 

@@ -28,6 +28,7 @@ PARTS = {
     "reading": "data",
 }
 TOGETHER = "together, measured in one"
+ALL_BF16 = "all in bfloat16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ def step_times(size: Size, scenes: Scenes, repeats: int) -> StepTimes:
         parts = parts_of_a_pass(procedure, inputs)
         parts["all"]()
         cases |= {f"{name} {part}": run for part, run in parts.items()}
+        cases[f"{name} {ALL_BF16}"] = _in_bfloat16(parts["all"])
         cases[f"{name} optimizer"] = _updates(procedure)
     seconds = interleaved(cases, repeats)
     reading = reading_times(scenes, size, repeats)
@@ -67,6 +69,14 @@ def _random_inputs(size: Size, masks_per_image: int) -> PassInputs:
     return PassInputs(images=torch.rand(zeros.images.shape, generator=generator), masks=masks)
 
 
+def _in_bfloat16(run: Callable[[], None]) -> Callable[[], None]:
+    def run_in_bfloat16() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            run()
+
+    return run_in_bfloat16
+
+
 def _updates(procedure: Procedure) -> Callable[[], None]:
     """Optimizer steps with the gradients of the last pass, which a step uses up."""
     gradients = [parameter.grad for parameter in procedure.trained]
@@ -81,25 +91,24 @@ def _updates(procedure: Procedure) -> Callable[[], None]:
 
 
 def _a_mask(seconds: dict[str, float], name: str, size: Size, reading: float) -> dict[str, float]:
-    parts = ("image", "head", "loss", "transformers", "all")
+    parts = ("image", "head", "loss", "transformers", "all", ALL_BF16)
     times = {part: seconds[f"{name} {part}"] / size.masks_per_pass for part in parts}
-    optimizer = seconds[f"{name} optimizer"] / MASKS_PER_STEP
-    everything = times.pop("all") + optimizer + reading
-    return {**times, "optimizer": optimizer, "reading": reading, "all": everything}
+    times["optimizer"] = seconds[f"{name} optimizer"] / MASKS_PER_STEP
+    times["reading"] = reading
+    for passes in ("all", ALL_BF16):
+        times[passes] += times["optimizer"] + reading
+    return times
 
 
 def time_table(size: Size, times: StepTimes) -> str:
-    rows = [
-        [label, *_both_and_ratio(times.published[part], times.ours[part])] for part, label in PARTS.items()
-    ]
-    rest = [
-        sum(each[part] for part in ("transformers", "optimizer")) for each in (times.published, times.ours)
-    ]
+    both = (times.published, times.ours)
+    rows = [[label, *_both_and_ratio(*(each[part] for each in both))] for part, label in PARTS.items()]
+    rest = [each["transformers"] + each["optimizer"] for each in both]
     rows.insert(5, ["rest of the step: the two above", *_both_and_ratio(*rest)])
-    rows.append([f"**{TOGETHER}**", *_both_and_ratio(times.published["all"], times.ours["all"])])
+    rows.append([f"**{TOGETHER}**", *_both_and_ratio(*(each["all"] for each in both))])
+    rows.append(["masks a second", *(f"{1 / each['all']:.2f}" for each in both), ""])
+    rows.append(["together, both in bfloat16", *_both_and_ratio(*(each[ALL_BF16] for each in both))])
     columns = [f"{size.name}: ms a mask", "published, K = 1", f"ours, K = {MASKS_PER_IMAGE}", "factor"]
-    speeds = [f"{1 / each['all']:.2f}" for each in (times.published, times.ours)]
-    rows.append(["masks a second", *speeds, ""])
     return table(columns, rows)
 
 
@@ -110,15 +119,28 @@ def _both_and_ratio(published: float, ours: float) -> list[str]:
 def flops_table() -> str:
     rows = []
     for size in (FULL, REDUCED, SMALL):
-        for name, flops in zip(
-            ("published, K = 1", f"ours, K = {MASKS_PER_IMAGE}"), step_flops(size), strict=True
-        ):
+        both = step_flops(size)
+        totals = [flops["all"] + flops["optimizer"] for flops in both]
+        names = (f"{size.name}: published, K = 1", f"{size.name}: ours, K = {MASKS_PER_IMAGE}")
+        factors = ("", ratio(totals[1], totals[0]))
+        for name, flops, total, factor in zip(names, both, totals, factors, strict=True):
             parts = [flops[part] for part in ("image", "transformers", "head", "optimizer")]
-            total = flops["all"] + flops["optimizer"]
-            shares = [f"{part / 1e9:.3g} ({part / total:.0%})" for part in parts]
-            rows.append([f"{size.name}: {name}", *shares, f"{total / 1e9:.3g}"])
-    columns = ["GFLOPs a mask", "image", "encoder and de-tokenizer", "mask head", "optimizer", "together"]
+            shares = [f"{_billions(part)} ({part / total:.0%})" for part in parts]
+            rows.append([name, *shares, _billions(total), factor])
+    columns = [
+        "GFLOPs a mask",
+        "image",
+        "encoder and de-tokenizer",
+        "mask head",
+        "optimizer",
+        "together",
+        "factor",
+    ]
     return table(columns, rows)
+
+
+def _billions(flops: float) -> str:
+    return f"{flops / 1e9:.3g}" if flops < 1e11 else f"{flops / 1e9:.0f}"
 
 
 def main() -> None:
