@@ -22,7 +22,7 @@ def shard_number(name: str) -> int:
     """Number in a shard's name, `sa_NNNNNN.tar`. Raises InputError for any other name."""
     matched = _SHARD_NAME.fullmatch(name)
     if matched is None:
-        raise InputError(f"partitions.yaml: `{name}` is not a shard name such as sa_000000.tar; correct it")
+        raise InputError(f"`{name}` is not a shard name such as sa_000000.tar; correct it (partitions.yaml)")
     return int(matched[1])
 
 
@@ -34,11 +34,12 @@ def write_shard(scenes: Iterator[tuple[Scene, np.random.Generator]], path: Path)
     first_id = shard_number(path.name) * IDS_A_SHARD
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for image_id, (scene, rng) in enumerate(scenes, start=first_id + 1):
-            _add(tar, f"sa_{image_id}.jpg", jpeg(scene.image))
-            _add(tar, f"sa_{image_id}.json", json.dumps(_content(scene, rng, image_id)).encode())
+            add_file(tar, f"sa_{image_id}.jpg", jpeg(scene.image))
+            add_file(tar, f"sa_{image_id}.json", json.dumps(_content(scene, rng, image_id)).encode())
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file that depends on its name and content only."""
     # TarInfo's defaults: no time, no owner.
     entry = tarfile.TarInfo(name)
     entry.size = len(content)

@@ -103,9 +103,8 @@ def read_image_file(folder: Path, file_name: str) -> bytes:
     return read_bytes(in_images if in_images.is_file() else safe_path(folder, file_name), "image_exists")
 
 
-def load_coco_index(folder: Path) -> CocoIndex:
-    """Raises InputError unless instances.json has its three lists."""
-    path = folder / "instances.json"
+def load_coco_index(path: Path, folder: Path) -> CocoIndex:
+    """path: instances.json; folder: of the images. Raises InputError unless the file has its three lists."""
     content = load_json_file(path)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
@@ -134,7 +133,7 @@ def _by_id(rows: Iterable[Any]) -> dict[str, Any]:
 
 def open_coco_instances(folder: Path) -> RawDataset:
     """One record per image and category; its masks are all instances of it, crowds included."""
-    index = load_coco_index(folder)
+    index = load_coco_index(folder / "instances.json", folder)
     keys_of_image: dict[str, list[str]] = defaultdict(list)
     for key, row in index.annotations.items():
         keys_of_image[identifier_of(row, "image_id", "")].append(key)

@@ -69,7 +69,7 @@ def _open(
 ) -> RawDataset:
     if not isinstance(refs, list):
         raise InputError(f"{path}: a list of references expected, found {type(refs).__name__}")
-    index = load_coco_index(folder)
+    index = load_coco_index(folder / "instances.json", folder)
     refs_of_image: dict[str, list[tuple[int, Any]]] = defaultdict(list)
     for number, ref in enumerate(refs):
         refs_of_image[identifier_of(ref, "image_id", "")].append((number, ref))
