@@ -54,6 +54,9 @@ class Config(JobConfig):
         gt=0, description="codes after which their weight in the loss has halved; null: all weigh the same"
     )
     box_first: bool = Field(description="answers name the boxes of the objects before the mask")
+    no_target_weight: float = Field(
+        gt=0, description="in the loss, of the first token of an answer that says there is no such object"
+    )
     adaptive_share: float = Field(ge=0, le=1, description="of prompts that ask for an adaptive length")
     learning_rate: LearningRate
     weight_decay: float = Field(ge=0)
@@ -112,6 +115,7 @@ def train(config: Config, context: StageContext, llm: AltoLLM, examples: list[Ex
         llm.template,
         code_half_life=config.code_half_life,
         box_first=config.box_first,
+        no_target_weight=config.no_target_weight,
     )
     padding = token_id(llm.tokenizer, PADDING)
 

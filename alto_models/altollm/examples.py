@@ -101,6 +101,8 @@ class BranchMaker:
     code_half_life: after this many codes their weight in the loss has halved: the first say where the mask
     is, each later one adds less. None: all weigh the same.
     box_first: answers name the boxes before the mask, as a base model that knows boxes can from the start.
+    no_target_weight: of the token that decides for "no such object"; such answers are rare, and a model that
+        gives them their true probability seldom prefers them.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class BranchMaker:
         *,
         code_half_life: float | None = None,
         box_first: bool = False,
+        no_target_weight: float = 1.0,
     ) -> None:
         self.box_first = box_first
         self.code_half_life = code_half_life
@@ -119,13 +122,15 @@ class BranchMaker:
         self.template = template
         self.prompt_ids = lru_cache(100_000)(lambda prompt: template.question_ids(tokenizer, prompt))
         self._no_target = template.answer_ids(tokenizer, NO_TARGET_ANSWER)
+        self._no_target_weights = [no_target_weight] + [1.0] * (len(self._no_target) - 1)
 
     def branch(self, example: Example, expression: str, *, adaptive: bool) -> Branch:
         """Question and answer: all codes of the mask, or with `adaptive` the kept ones."""
         prompt = self.prompt_ids(segment_prompt(expression, adaptive=adaptive))
         codes: Sequence[int] = example.codes[: example.length] if adaptive else example.codes
         if not codes:
-            return Branch(ids=[*prompt, *self._no_target], prompt_length=len(prompt))
+            answer = self._no_target
+            return Branch(ids=[*prompt, *answer], prompt_length=len(prompt), weights=self._no_target_weights)
         boxes = boxes_text(example.boxes) if self.box_first else ""
         answer = mask_answer_ids(self.tokenizer, self.template, self.vocabulary.encode(codes), boxes)
         return Branch(ids=[*prompt, *answer], prompt_length=len(prompt), weights=self._weights(answer))

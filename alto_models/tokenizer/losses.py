@@ -20,3 +20,14 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     shared = (probabilities * masks).sum((1, 2))
     total = probabilities.sum((1, 2)) + masks.sum((1, 2))
     return 1 - (2 * shared + 1) / (total + 1)
+
+
+def edge_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Mean squared difference of the edges of prediction and mask: (B, M, M) x (B, M, M) -> (B,).
+
+    Edges are the Laplacian of the probabilities (centre less its eight neighbours' mean), 0 wherever a surface is flat.
+    """
+    difference = (at_least_float32(logits).sigmoid() - masks).unsqueeze(1)
+    neighbourhood = F.avg_pool2d(F.pad(difference, [1, 1, 1, 1], mode="replicate"), 3, stride=1)
+    # The mean over nine cells holds the centre itself: centre - mean of 9 is 8/9 of centre - mean of 8.
+    return ((difference - neighbourhood) * 9 / 8).square().mean((1, 2, 3))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from alto_models.data.crops import CropBatch
-from alto_models.tokenizer.losses import bce_loss, dice_loss
+from alto_models.tokenizer.losses import bce_loss, dice_loss, edge_loss
 from alto_models.tokenizer.model import Encoding, MaskTokenizer
 from alto_models.training.loop import StepResult
 from alto_models.training.precision import to_device
@@ -40,6 +40,7 @@ class Stage1Settings(BaseModel):
     codebook_batches: int = Field(gt=0)
     bce_weight: float = Field(ge=0)
     dice_weight: float = Field(ge=0)
+    edge_weight: float = Field(ge=0)
     quantizer_weight: float = Field(ge=0)
 
 
@@ -96,6 +97,9 @@ class Stage1:
         bce, dice = bce_loss(logits, target).mean(), dice_loss(logits, target).mean()
         loss = settings.bce_weight * bce + settings.dice_weight * dice
         figures = {"bce": bce, "dice": dice}
+        if settings.edge_weight:
+            figures["edge"] = edge_loss(logits, target).mean()
+            loss = loss + settings.edge_weight * figures["edge"]
         if quantized:
             loss = loss + settings.quantizer_weight * encoding.quantizer_loss
             figures |= {

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from alto_models.training.precision import at_least_float32
 from alto_models.training.processes import process_count, sum_over_processes
 
-
 MOMENTUM = 0.05  # of the running moments, which evaluation uses
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import convolve
+from scipy.special import expit
 
 from alto_models.data.crops import CropBatch
 from alto_models.tokenizer.encoder import EncodedMask
@@ -20,7 +22,7 @@ from alto_models.tokenizer.length_predictor import (
     length_loss,
     soft_keep_mask,
 )
-from alto_models.tokenizer.losses import bce_loss, dice_loss
+from alto_models.tokenizer.losses import bce_loss, dice_loss, edge_loss
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.prefixes import (
     decode_prefixes,
@@ -154,6 +156,29 @@ def test_dice_is_per_mask() -> None:
     masks[0], masks[1, :2, :2] = 1, 1
     logits = torch.stack([torch.full((16, 16), 20.0), torch.full((16, 16), -20.0)])
     assert dice_loss(logits, masks).tolist() == pytest.approx([0.0, 1 - 1 / 5], abs=1e-4)
+
+
+def test_edge_loss_against_scipy() -> None:
+    rng = np.random.default_rng(0)
+    logits, masks = rng.normal(size=(3, 9, 9)), (rng.random((3, 9, 9)) > 0.5).astype(float)
+    kernel = np.full((3, 3), -1 / 8)
+    kernel[1, 1] = 1.0
+    expected = [
+        np.square(convolve(expit(each) - mask, kernel, mode="nearest")).mean()
+        for each, mask in zip(logits, masks, strict=True)
+    ]
+    found = edge_loss(torch.from_numpy(logits), torch.from_numpy(masks))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("level", [-3.0, 0.0, 2.0])
+def test_edge_loss_does_not_respond_to_flat_areas(level: float) -> None:
+    flat = torch.full((1, 8, 8), level)
+    for mask in (torch.zeros(1, 8, 8), torch.ones(1, 8, 8)):
+        assert edge_loss(flat, mask).item() == pytest.approx(0, abs=1e-12)
+    half = torch.zeros(1, 8, 8)
+    half[:, :, 4:] = 1
+    assert edge_loss(flat, half).item() > 1e-3
 
 
 def test_perfect_predictions_of_empty_masks_cost_nothing() -> None:

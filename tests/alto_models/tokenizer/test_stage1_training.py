@@ -34,6 +34,7 @@ SETTINGS = Stage1Settings(
     codebook_batches=4,
     bce_weight=1.0,
     dice_weight=1.0,
+    edge_weight=0.2,
     quantizer_weight=1.0,
 )
 
