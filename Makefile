@@ -16,7 +16,7 @@ $(VENV)/installed: $(LOCK) pyproject.toml
 	$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python --no-deps -e .
 	touch $@
 
-.PHONY: help setup demo ui lint test test-all lock clean-work
+.PHONY: help setup demo ui lint test test-all bench lock clean-work
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -42,6 +42,10 @@ test: lint  ## everything but the slow tier, at most 15 minutes
 
 test-all: lint  ## everything
 	pytest -n 2 --dist loadfile
+
+BENCHMARKS := training_step losses reading many_masks
+bench: setup  ## the mask tokenizer against the published procedure: 15 minutes, into docs/performance.md
+	for name in $(BENCHMARKS); do python -m tests.benchmarks.$$name --write || exit 1; done
 
 lock: setup  ## resolve the dependencies anew into both lock files
 	uv pip compile -q pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate -o requirements-cuda.lock

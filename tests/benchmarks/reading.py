@@ -79,21 +79,21 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        cases = [(size, sample_scenes(Path(folder) / size.name, size)) for size in (SMALL, REDUCED)]
+        cases = [("scenes", size, sample_scenes(Path(folder) / size.name, size)) for size in (SMALL, REDUCED)]
         if options.source is not None:
-            cases.append((FULL, copied_pairs(Path(folder) / "real", options.source)))
-        for size, scenes in cases:
+            cases.append(("SA-1B", FULL, copied_pairs(Path(folder) / "real", options.source)))
+        for kind, size, scenes in cases:
             times = reading_times(scenes, size, options.repeats)
             rows.append(
                 [
-                    f"{size.ours.pixel_encoder.image_size} / {size.ours.mask_size}",
+                    f"{kind}: {size.ours.pixel_encoder.image_size} / {size.ours.mask_size}",
                     *map(milliseconds, times),
                     ratio(times.ours_one, times.published),
                     ratio(times.ours, times.published),
                 ]
             )
     columns = [
-        "image / mask side",
+        "image / mask side in pixels",
         "published",
         "ours, K = 1",
         f"ours, K = {MASKS_PER_IMAGE}",
