@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from alto_models.data.crops import eligible_masks
 from alto_models.data.masks import MaskImages
-from alto_models.data.squares import cut_mask, restore_whole, whole_square
+from alto_models.data.squares import restore_whole
 from alto_models.masks import decode
 from alto_models.tokenizer.evaluation import CROP, WHOLE, Scores, evaluate
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
-from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image, tokenize_whole_image
+from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image, mask_grids
 from data_contracts.errors import InputError
 from jobs import acquire_sa1b, prepare_sa1b, tokenizer_stage1, tokenizer_stage1_5
 from jobs.acquisition.coco_shard import write_coco_shard
@@ -118,21 +118,21 @@ class HeldOut:
     def original_ious(self, model: MaskTokenizer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """IoU at the photos' own resolution of each object, all codes kept, and the best at the mask's resolution."""
         reached, best = [], []
-        size = model.config.mask_size
         for image in self._images:
             rles = [mask.rle for mask in eligible_masks(image.masks, self._settings)]
             if not rles:
                 continue
             height, width = image.image.shape[:2]
-            codes = tokenize_whole_image(model, rles).codes
+            grids = mask_grids(model, rles)
+            with torch.no_grad():
+                codes = model.encode(grids).codes
             lengths = torch.full((len(rles),), codes.shape[1])
             embedding = embed_whole_image(model, [image.image])
             decoded = decode_to_image(model, codes, lengths, embedding, [(height, width)] * len(rles))
-            for mask, ours in zip(eligible_masks(image.masks, self._settings), decoded, strict=True):
-                whole = decode(mask.rle).astype(bool)
-                perfect = cut_mask(mask.runs, height, width, whole_square(height, width), size)
+            for rle, grid, ours in zip(rles, grids[:, 0].numpy(), decoded, strict=True):
+                whole = decode(rle).astype(bool)
                 reached.append(iou(ours, whole))
-                best.append(iou(restore_whole(perfect.astype(np.float32), height, width).astype(bool), whole))
+                best.append(iou(restore_whole(grid, height, width).astype(bool), whole))
         return np.array(reached), np.array(best)
 
 
@@ -196,9 +196,11 @@ def compare(
 
 def _report(held_out: HeldOut, start: MaskTokenizer, model: MaskTokenizer) -> str:
     named = {"scenes only": held_out.scores(start), "trained on photos": held_out.scores(model)}
-    trivial = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in held_out.baselines().items())
+    trivial = ", ".join(
+        f"{name.replace('_', ' ')} {value:.3f}" for name, value in held_out.baselines().items()
+    )
     reached, best = held_out.original_ious(model)
-    masks, images = len(held_out.views), len({view.image_id for view in held_out.views})
+    images = len({view.image_id for view in held_out.views})
     masks = sum(len(view.masks) for view in held_out.views)
     return "\n\n".join(
         [

@@ -47,7 +47,7 @@ def members(shard: Path) -> dict[str, bytes]:
         return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
 
 
-def decoded(segmentation: dict[str, Any]) -> np.ndarray:
+def decoded(segmentation: Any) -> np.ndarray:
     return np.asarray(coco.decode(segmentation))
 
 
