@@ -5,19 +5,21 @@ Result: one Parquet file a data set, a row a record; records without a target ha
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from pydantic import Field
 
 from alto_models.data.referring import ReferringImage, ReferringImages
 from alto_models.masks import Rle, decode
 from alto_models.metrics import iou
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
-from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image, tokenize_whole_image
+from alto_models.tokenizer.prefixes import oracle_length, prefix_iou
+from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image, mask_grids
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport
 
@@ -39,6 +41,12 @@ SCHEMA = pa.schema(
 class Config(JobConfig):
     images_per_batch: int = Field(gt=0, description="images whose masks are coded together")
     min_iou: float = Field(ge=0, le=1, description="mean IoU of the coded masks below which the check fails")
+    lengths: Literal["predicted", "oracle"] = Field(
+        description="of the adaptive form: as the tokenizer predicts, or of the shortest prefix that is good enough"
+    )
+    oracle_tolerance: float = Field(
+        ge=0, description="IoU a prefix may lack against the full length to be good enough"
+    )
 
 
 class Target(NamedTuple):
@@ -55,7 +63,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     rows: list[dict[str, object]] = []
     with context.progress(len(images), "Coding masks", "image") as bar:
         for batch in _batches(iter(images), config.images_per_batch):
-            rows += code_masks(model, batch)
+            rows += code_masks(model, batch, config)
             bar.update(len(batch))
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     for dataset in sorted(set(table["dataset"].to_pylist())):
@@ -64,7 +72,10 @@ def run(config: Config, context: StageContext) -> StageReport:
     return _report(table, model, config)
 
 
-def code_masks(model: MaskTokenizer, images: Sequence[ReferringImage]) -> list[dict[str, object]]:
+@torch.no_grad()
+def code_masks(
+    model: MaskTokenizer, images: Sequence[ReferringImage], config: Config
+) -> list[dict[str, object]]:
     """Rows of SCHEMA for all records with a target."""
     targets = [
         Target(place, record.record_id, record.rle)
@@ -74,14 +85,18 @@ def code_masks(model: MaskTokenizer, images: Sequence[ReferringImage]) -> list[d
     ]
     if not targets:
         return []
-    encoding = tokenize_whole_image(model, [target.rle for target in targets])
+    grids = mask_grids(model, [target.rle for target in targets])
+    encoding = model.encode(grids)
     embedding = embed_whole_image(model, [image.image for image in images])
     embedding = embedding[[target.image for target in targets]]
     sizes = [(target.rle.height, target.rle.width) for target in targets]
+    lengths = encoding.length
+    if config.lengths == "oracle":
+        lengths = oracle_length(prefix_iou(model, encoding.codes, grids, embedding), config.oracle_tolerance)
     full = encoding.length.new_full(encoding.length.shape, model.config.max_length)
     masks = [decode(target.rle).astype(bool) for target in targets]
     full_masks = decode_to_image(model, encoding.codes, full, embedding, sizes)
-    adaptive_masks = decode_to_image(model, encoding.codes, encoding.length, embedding, sizes)
+    adaptive_masks = decode_to_image(model, encoding.codes, lengths, embedding, sizes)
     return [
         {
             "dataset": images[target.image].source,
@@ -95,7 +110,7 @@ def code_masks(model: MaskTokenizer, images: Sequence[ReferringImage]) -> list[d
         for target, codes, length, mask, full_mask, adaptive_mask in zip(
             targets,
             encoding.codes.tolist(),
-            encoding.length.tolist(),
+            lengths.tolist(),
             masks,
             full_masks,
             adaptive_masks,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import spearmanr
 
+from alto_models.bootstrap import ImageBootstrap
 from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.evaluation import CROP, WHOLE, Scores, evaluate
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
@@ -25,12 +26,13 @@ from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import JobConfig, StageContext, StageReport
 from jobs.tokenizer_training.data import CropsConfig, TrainingBatches, read_held_out
 from jobs.tokenizer_training.pictures import save_lines, save_scatter, save_strips
-from jobs.tokenizer_training.report import beats_baselines, constant_baselines, fixed_iou_at
+from jobs.tokenizer_training.report import beats_baselines, constant_baselines
 
 METRICS_FILE = "metrics.json"
 SAMPLES_FILE = "samples.parquet"
 STRIPS = 12
 SHOWN_LENGTHS = 5
+RESAMPLES = 1000
 
 
 class Config(JobConfig):
@@ -56,6 +58,7 @@ class Oracle(BaseModel):
     """The shortest prefix within `tolerance` of the full length's IoU, and how far the predictor is off.
 
     regret, absolute_regret: mean of predicted - oracle length, and of its absolute value, in codes.
+    iou_regret: mean IoU at the oracle lengths less that at the predicted ones.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,12 +68,14 @@ class Oracle(BaseModel):
     mean_length: float
     regret: float
     absolute_regret: float
+    iou_regret: float
 
 
 class Metrics(BaseModel):
     """iou, boundary_iou, mean_length: at the predicted lengths.
 
-    fixed_iou: at the same mean length for all masks; adaptive_gain: iou - fixed_iou.
+    fixed_iou, fixed_boundary_iou: at the same mean length for all masks, linear between whole lengths.
+    adaptive_gain: iou - fixed_iou; adaptive_gain_interval: where it lies with 95 % confidence, images resampled.
     length_complexity: Spearman correlation of predicted length and contour length.
     """
 
@@ -87,7 +92,9 @@ class Metrics(BaseModel):
     iou_crop: float
     full_iou: float
     fixed_iou: float
+    fixed_boundary_iou: float
     adaptive_gain: float
+    adaptive_gain_interval: tuple[float, float]
     length_complexity: float
     codebook_usage: float
     oracle: Oracle
@@ -107,7 +114,7 @@ def run(config: Config, context: StageContext) -> StageReport:
         _untrained(model.config, context.seed).to(own_device()), views, [model.config.max_length]
     )
     baselines["untrained"] = untrained.mean_iou(length=model.config.max_length)
-    metrics = summarise(scores, model.config, config.oracle_tolerance, baselines)
+    metrics = summarise(scores, model.config, config.oracle_tolerance, baselines, context.seed)
     (context.output / METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")
     pq.write_table(_samples(scores), context.output / SAMPLES_FILE, compression="zstd")
     _save_pictures(context.output / "pictures", scores, metrics)
@@ -117,24 +124,29 @@ def run(config: Config, context: StageContext) -> StageReport:
 
 
 def summarise(
-    scores: Scores, config: TokenizerConfig, tolerance: float, baselines: dict[str, float]
+    scores: Scores, config: TokenizerConfig, tolerance: float, baselines: dict[str, float], seed: int
 ) -> Metrics:
     mean_length = _mean(scores.predicted)
-    fixed_iou = fixed_iou_at(scores, mean_length)
-    iou = scores.mean_iou()
+    fixed = between_lengths(scores.iou, scores.lengths, mean_length)
+    everyone = np.ones(len(fixed))
+    gain = ImageBootstrap.draw(scores.image_ids, resamples=RESAMPLES, seed=seed).difference(
+        (scores.predicted_iou, everyone), (fixed, everyone)
+    )
     return Metrics(
         masks=len(scores.kinds),
         images=len(set(scores.image_ids)),
         codebook_size=config.codebook_size,
         max_length=config.max_length,
-        iou=iou,
+        iou=scores.mean_iou(),
         boundary_iou=_mean(scores.predicted_boundary_iou),
         mean_length=mean_length,
         iou_whole_image=scores.mean_iou(WHOLE),
         iou_crop=scores.mean_iou(CROP),
         full_iou=_mean(scores.iou[:, -1]),
-        fixed_iou=fixed_iou,
-        adaptive_gain=iou - fixed_iou,
+        fixed_iou=_mean(fixed),
+        fixed_boundary_iou=_mean(between_lengths(scores.boundary_iou, scores.lengths, mean_length)),
+        adaptive_gain=gain.value,
+        adaptive_gain_interval=(gain.low, gain.high),
         length_complexity=rank_correlation(scores.predicted, scores.boundary_length),
         codebook_usage=scores.codebook_usage(config.codebook_size),
         oracle=_oracle(scores, tolerance),
@@ -151,6 +163,13 @@ def summarise(
     )
 
 
+def between_lengths(
+    values: NDArray[np.float32], lengths: NDArray[np.int64], length: float
+) -> NDArray[np.float64]:
+    """Each mask's value at any one `length`, from those (rows, N) at `lengths`; linear in between: (rows,)."""
+    return np.array([np.interp(length, lengths, row) for row in values])
+
+
 def rank_correlation(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     """Spearman's correlation; 0 where one of them is constant."""
     if len(np.unique(first)) == 1 or len(np.unique(second)) == 1:
@@ -161,12 +180,14 @@ def rank_correlation(first: NDArray[np.int64], second: NDArray[np.int64]) -> flo
 def _oracle(scores: Scores, tolerance: float) -> Oracle:
     lengths = oracle_length(torch.from_numpy(scores.iou), tolerance).numpy()
     off = scores.predicted - lengths
+    iou = _mean(np.take_along_axis(scores.iou, lengths[:, None] - 1, axis=1))
     return Oracle(
         tolerance=tolerance,
-        iou=_mean(np.take_along_axis(scores.iou, lengths[:, None] - 1, axis=1)),
+        iou=iou,
         mean_length=_mean(lengths),
         regret=_mean(off),
         absolute_regret=_mean(np.abs(off)),
+        iou_regret=iou - scores.mean_iou(),
     )
 
 
@@ -205,7 +226,8 @@ def _save_pictures(folder: Path, scores: Scores, metrics: Metrics) -> None:
         "boundary IoU, adaptive": (metrics.mean_length * bits_a_code, metrics.boundary_iou),
         "IoU, oracle": (metrics.oracle.mean_length * bits_a_code, metrics.oracle.iou),
     }
-    save_lines(folder / "quality_by_bits.png", "bits a mask", "IoU", lines, points)
+    axis = f"bits a mask, {bits_a_code:g} a code"
+    save_lines(folder / "quality_by_bits.png", axis, "IoU", lines, points)
     save_scatter(
         folder / "length_by_complexity.png",
         "contour length in mask pixels",
@@ -220,6 +242,7 @@ def _figures(metrics: Metrics) -> dict[str, float | int | str]:
     names += ["adaptive_gain", "length_complexity", "codebook_usage"]
     figures: dict[str, float | int | str] = {name: round(getattr(metrics, name), 4) for name in names}
     figures["oracle_regret"] = round(metrics.oracle.regret, 4)
+    figures["oracle_iou_regret"] = round(metrics.oracle.iou_regret, 4)
     figures |= {f"{name}_iou": round(iou, 4) for name, iou in metrics.baselines.items()}
     return figures | {"masks": metrics.masks}
 

@@ -205,6 +205,14 @@ def test_benchmark_counts_agree_with_its_samples(
     assert [point["iou"] for point in metrics["by_length"]] == pytest.approx(by_length.mean(0).tolist())
     for ious, length, iou in zip(by_length, samples["length"], samples["iou"], strict=True):
         assert ious[length - 1] == pytest.approx(iou, abs=1e-3)
+    fixed = [np.interp(metrics["mean_length"], [1, 2, 3, 4], row) for row in by_length]
+    assert metrics["fixed_iou"] == pytest.approx(np.mean(fixed))
+    assert metrics["adaptive_gain"] == pytest.approx(metrics["iou"] - metrics["fixed_iou"])
+    low, high = metrics["adaptive_gain_interval"]
+    assert low <= metrics["adaptive_gain"] <= high
+    enough = by_length >= by_length[:, -1:] - metrics["oracle"]["tolerance"]
+    best = [row[good].item(0) for row, good in zip(by_length, enough, strict=True)]
+    assert metrics["oracle"]["iou_regret"] == pytest.approx(np.mean(best) - metrics["iou"])
     assert set(metrics["baselines"]) == {"mean_mask", "all_zero", "all_one", "untrained"}
     assert metrics["baselines"]["all_zero"] == 0
 
