@@ -35,6 +35,6 @@ def test_codes_weigh_less_and_less() -> None:
 def test_the_token_that_says_there_is_no_such_object_weighs_as_asked() -> None:
     branch = maker(no_target_weight=5.0).branch(ABSENT, "blue ring", adaptive=False)
     answer = branch.ids[branch.prompt_length :]
-    assert NO_TARGET_ANSWER in LLM.tokenizer.decode(answer)
+    assert NO_TARGET_ANSWER.lower() in LLM.tokenizer.decode(answer).lower()
     assert list(branch.weights) == [5.0] + [1.0] * (len(answer) - 1)
     assert set(maker(no_target_weight=5.0).branch(TARGET, "red star", adaptive=False).weights) == {1.0}
