@@ -45,6 +45,9 @@ class Config(JobConfig):
     steps: int = Field(gt=0)
     prompts_per_step: int = Field(gt=0)
     group_size: int = Field(gt=1, description="answers sampled for each prompt")
+    adaptive_share: float = Field(
+        ge=0, le=1, description="of prompts that ask for an adaptive length; only there brevity is rewarded"
+    )
     temperature: float = Field(gt=0)
     top_k: int | None = Field(gt=0)
     variant: Variant
@@ -91,6 +94,7 @@ class Sample:
     image: ReferringImage
     record: ReferringRecord
     expression: str
+    adaptive: bool
 
     @property
     def name(self) -> str:
@@ -172,7 +176,7 @@ class Optimisation:
         return StepResult(
             loss=loss,
             samples=[sample.name for sample in samples],
-            figures=self._figures(groups, rewards),
+            figures=self._figures(samples, groups, rewards),
         )
 
     def _samples(self, step: int) -> list[Sample]:
@@ -182,13 +186,16 @@ class Optimisation:
             image = self.images[index]
             record = image.records[int(rng.integers(len(image.records)))]
             expression = record.expressions[int(rng.integers(len(record.expressions)))]
-            chosen.append(Sample(image=image, record=record, expression=expression))
+            adaptive = bool(rng.random() < self.config.adaptive_share)
+            chosen.append(Sample(image=image, record=record, expression=expression, adaptive=adaptive))
         return chosen
 
     def _sample_answers(self, samples: Sequence[Sample], image: Tensor, step: int) -> list[Group]:
         config, llm = self.config, self.llm
         prompts = [
-            llm.template.question_ids(llm.tokenizer, segment_prompt(sample.expression, adaptive=True))
+            llm.template.question_ids(
+                llm.tokenizer, segment_prompt(sample.expression, adaptive=sample.adaptive)
+            )
             for sample in samples
         ]
         answers = llm.generate(
@@ -217,9 +224,11 @@ class Optimisation:
         picture = sample.image.image
         embedding = embed_whole_image(self.mask_tokenizer, [picture])
         masks = decode_answers(self.mask_tokenizer, embedding, picture.shape[:2], answers)
-        target = sample.target()
+        target, weights = sample.target(), self.config.reward
+        if not sample.adaptive:
+            weights = weights.model_copy(update={"length": 0.0})
         return [
-            reward(answer, overlap(mask, target), self.max_length, self.config.reward)
+            reward(answer, overlap(mask, target), self.max_length, weights)
             for answer, mask in zip(answers, masks, strict=True)
         ]
 
@@ -237,17 +246,27 @@ class Optimisation:
             padding_id=self.padding,
         )
 
-    def _figures(self, groups: Sequence[Group], rewards: Sequence[Sequence[Reward]]) -> dict[str, Tensor]:
-        answers = [self.llm.read(ids) for group in groups for ids in group.answers]
-        lengths = [float(answer.length) for answer in answers if answer.codes]
+    def _figures(
+        self, samples: Sequence[Sample], groups: Sequence[Group], rewards: Sequence[Sequence[Reward]]
+    ) -> dict[str, Tensor]:
+        answers = [[self.llm.read(ids) for ids in group.answers] for group in groups]
         every = [one for group in rewards for one in group]
         figures = {
             "reward": torch.tensor([one.total for one in every]).mean(),
             "iou": torch.tensor([one.iou for one in every]).mean(),
-            "malformed": torch.tensor([float(answer.malformed) for answer in answers]).mean(),
+            "malformed": torch.tensor(
+                [float(answer.malformed) for group in answers for answer in group]
+            ).mean(),
         }
-        if lengths:
-            figures["mean_length"] = torch.tensor(lengths).mean()
+        for name, adaptive in (("mean_length", True), ("mean_full_length", False)):
+            lengths = [
+                float(answer.length)
+                for sample, group in zip(samples, answers, strict=True)
+                for answer in group
+                if answer.codes and sample.adaptive == adaptive
+            ]
+            if lengths:
+                figures[name] = torch.tensor(lengths).mean()
         return figures
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from alto_models.altollm import supervised
+from alto_models.altollm import rewards, supervised
 from alto_models.altollm.answering import AltoLLM
 from alto_models.checkpoint import save_checkpoint
 from alto_models.tokenizer.model import MaskTokenizer
@@ -147,6 +147,27 @@ def test_grpo_moves_the_language_model_only(
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert all(".language_model." in name or name == "lm_head.weight" for name in moved)
+
+
+@pytest.mark.parametrize("adaptive_share", [0.0, 1.0])
+def test_brevity_is_rewarded_where_it_was_asked_for(
+    adaptive_share: float,
+    inputs: dict[str, Path],
+    sft: tuple[Path, StageReport],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used = []
+
+    def reward(*arguments: Any) -> rewards.Reward:
+        used.append(arguments[-1].length)
+        return rewards.reward(*arguments)
+
+    monkeypatch.setattr(altollm_grpo, "reward", reward)
+    run_grpo(inputs | {"altollm_sft": sft[0]}, tmp_path, adaptive_share=adaptive_share, steps=1)
+    stated = parameters("altollm_grpo")["reward"]["length"]
+    assert stated > 0
+    assert set(used) == {stated * adaptive_share}
 
 
 def test_a_reward_that_is_not_finite_names_its_sample(
