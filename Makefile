@@ -44,7 +44,7 @@ test-all: lint  ## everything
 	pytest -n 2 --dist loadfile
 
 BENCHMARKS := training_step losses reading many_masks
-bench: setup  ## the mask tokenizer against the published procedure: 15 minutes, into docs/performance.md
+bench: setup  ## the mask tokenizer against the published procedure: 10 minutes, into docs/performance.md
 	for name in $(BENCHMARKS); do python -m tests.benchmarks.$$name --write || exit 1; done
 
 lock: setup  ## resolve the dependencies anew into both lock files

@@ -52,7 +52,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def ratio(ours: float, theirs: float) -> str:
     """How many times faster ours is."""
     factor = theirs / ours
-    return f"{factor:.1f}×" if factor < 20 else f"{factor:.0f}×"
+    digits = 2 if factor < 1 else 1 if factor < 20 else 0
+    return f"{factor:.{digits}f}×"
 
 
 def milliseconds(seconds: float) -> str:

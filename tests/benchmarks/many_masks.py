@@ -55,7 +55,7 @@ def evaluation_times(size: Size, masks: int, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    options = arguments(__doc__, "many_masks", repeats=3).parse_args()
+    options = arguments(__doc__, "many_masks", repeats=2).parse_args()
     rows, names = [], []
     for size in (REDUCED, SMALL):
         times = evaluation_times(size, MASKS, options.repeats)

@@ -66,7 +66,7 @@ def sam_size(
     return Size(name=name, ours=ours, published=published, masks_per_pass=masks_per_pass)
 
 
-# paper_facts: ViT-L encoder and de-tokenizer, SAM ViT-L at 1024 pixels. Only counted, never run here.
+# The profile `paper`: ViT-L encoder and de-tokenizer, SAM ViT-L at 1024 pixels. Only counted, never run here.
 FULL = sam_size(
     "published size",
     grid=16,
@@ -75,7 +75,7 @@ FULL = sam_size(
     layers=24,
     code_width=12,
     codebook_size=1024,
-    head_width=64,
+    head_width=128,
     pixel_decoder_width=128,
     sam=SamSize(
         width=1024,
@@ -98,7 +98,7 @@ REDUCED = sam_size(
     layers=12,
     code_width=12,
     codebook_size=1024,
-    head_width=32,
+    head_width=48,
     pixel_decoder_width=32,
     sam=SamSize(width=384, layers=12, heads=6, grid=32, window=7, global_layers=(5, 11), embedding_width=96),
     masks_per_pass=8,

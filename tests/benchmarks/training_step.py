@@ -144,7 +144,7 @@ def _billions(flops: float) -> str:
 
 
 def main() -> None:
-    parser = arguments(__doc__, "training_step", repeats=5)
+    parser = arguments(__doc__, "training_step", repeats=3)
     options = parser.parse_args()
     tables = []
     with tempfile.TemporaryDirectory() as folder:
