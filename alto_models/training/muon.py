@@ -2,8 +2,8 @@
 
 Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the scale of
 updates follows J. Liu et al., "Muon is scalable for LLM training" (2025), which lets one learning rate
-serve both kinds of parameters. `torch.optim.Muon` orthogonalises in bfloat16, hundreds of times slower
-than float32 on processors without bfloat16 arithmetic, and differently from machine to machine.
+serve both kinds of parameters. `torch.optim.Muon` always orthogonalises in bfloat16, which is hundreds of times
+slower than float32 on processors without bfloat16 arithmetic, and differs from machine to machine there.
 """
 
 from collections.abc import Callable, Iterable
@@ -59,15 +59,21 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Nearest (semi-)orthogonal matrices, roughly: singular values about 0.7..1.2; (N, R, C) float32."""
+    """Nearest (semi-)orthogonal matrices, roughly: singular values about 0.7..1.2; (N, R, C) float32.
+
+    On a GPU the products are in bfloat16, as in the method's own code: in float32 they would cost as much as the
+    forward and backward passes of a batch of 64 masks at the published size (docs/performance.md).
+    """
     a, b, c = NEWTON_SCHULZ
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    if x.is_cuda:
+        x = x.bfloat16()
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.mT
+    return (x if wide else x.mT).to(matrices.dtype)
 
 
 def _matrix_shape(parameter: Tensor) -> tuple[int, int]:
