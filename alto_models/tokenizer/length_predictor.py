@@ -13,28 +13,39 @@ from alto_models.training.normalisation import NormaliseOverMasks
 
 
 class LengthPredictor(nn.Module):
-    """CLS feature as query, gated latents as keys, softmax over the L stop positions.
+    """A query for the mask, gated latents as keys, softmax over the L stop positions.
 
     What differs between masks is a hundredth of these features; the rest is the same for all of them. So
-    each is normalised over masks first, with running statistics that stage 1 gathers.
+    each is normalised over masks first, with running statistics that stage 1 gathers. Unlike in the paper, the
+    query sees the latents beside the CLS feature, and each stop position has a key of its own that the
+    latent's is added to: how much a code is worth depends on what the others leave to say.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
-        self.normalise = NormaliseOverMasks((1 + config.max_length) * config.width)
-        self.query = nn.Linear(config.width, config.width)
-        self.key = nn.Linear(config.width, config.width)
-        self.gate = nn.Linear(config.width, config.width)
-        self.scale = config.width**-0.5
+        width, tokens = config.width, 1 + config.max_length
+        self.normalise = NormaliseOverMasks(tokens * width)
+        self.narrow = nn.Linear(width, width // 4)
+        self.query = nn.Sequential(
+            nn.Linear(tokens * (width // 4), width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+        )
+        self.key = nn.Linear(width, width)
+        self.gate = nn.Linear(width, width)
+        self.positions = nn.Parameter(torch.randn(config.max_length, width))
+        self.scale = width**-0.5
         initialise(self)
 
     def forward(self, encoded: EncodedMask) -> Tensor:
         """Logits (B, L) of stopping after the i-th code."""
         features = torch.cat([encoded.summary[:, None], encoded.latents], dim=1)
         features = self.normalise(features.flatten(1)).view_as(features)
-        summary, latents = features[:, 0], features[:, 1:]
-        query = self.query(summary)
-        keys = self.key(latents) * torch.sigmoid(self.gate(latents))
+        query = self.query(self.narrow(features).flatten(1))
+        latents = features[:, 1:]
+        keys = self.key(latents) * torch.sigmoid(self.gate(latents)) + self.positions
         return torch.einsum("bw,blw->bl", query, keys) * self.scale
 
 

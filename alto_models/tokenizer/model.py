@@ -26,7 +26,7 @@ class Encoding(NamedTuple):
     """A batch of encoded masks.
 
     codes (B, L) int64, full length; length (B,) int64 in 1..L, the number of codes to keep.
-    stop_probabilities (B, L): of stopping after the i-th code.
+    stop_logits (B, L): of stopping after the i-th code.
     latents (B, L, D): unit vectors before quantisation.
     vectors (B, L, D): the codes' vectors, gradients passed straight through to `latents`.
     quantizer_loss: scalar.
@@ -34,10 +34,15 @@ class Encoding(NamedTuple):
 
     codes: Tensor
     length: Tensor
-    stop_probabilities: Tensor
+    stop_logits: Tensor
     latents: Tensor
     vectors: Tensor
     quantizer_loss: Tensor
+
+    @property
+    def stop_probabilities(self) -> Tensor:
+        """(B, L), of stopping after the i-th code."""
+        return self.stop_logits.softmax(-1)
 
 
 class MaskTokenizer(nn.Module):
@@ -52,6 +57,10 @@ class MaskTokenizer(nn.Module):
         self.quantizer = VectorQuantizer(config)
         self.length_predictor = LengthPredictor(config)
         self.detokenizer = Detokenizer(config, self.pixel_encoder.embedding_width)
+
+    @property
+    def device(self) -> torch.device:
+        return self.no_image.device
 
     def encode_image(self, images: Tensor) -> Tensor:
         """images (I, 3, S, S) in 0..1 -> image embedding (I, C, 4 G, 4 G)."""
@@ -68,15 +77,19 @@ class MaskTokenizer(nn.Module):
         encoded = self.encoder(masks)
         latents = self.project(encoded.latents)
         quantized = self.quantizer(latents)
-        stop_probabilities = self.length_predictor(encoded).softmax(-1)
+        stop_logits = self.length_predictor(encoded)
         return Encoding(
             codes=quantized.codes,
-            length=kept_length(stop_probabilities),
-            stop_probabilities=stop_probabilities,
+            length=kept_length(stop_logits.softmax(-1)),
+            stop_logits=stop_logits,
             latents=latents,
             vectors=quantized.vectors,
             quantizer_loss=quantized.loss,
         )
+
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """Code vectors: codes (B, N) int64 -> (B, N, D)."""
+        return self.quantizer.embed(codes)
 
     def decode(self, codes: Tensor, lengths: Tensor, image_embedding: Tensor) -> Tensor:
         """Mask logits (B, M, M).
@@ -85,7 +98,7 @@ class MaskTokenizer(nn.Module):
         image_embedding (I, C, 4 G, 4 G), B a multiple of I: masks b belong to image b // (B / I).
         """
         longest = int(lengths.max())
-        return self.decode_vectors(self.quantizer.embed(codes[:, :longest]), lengths, image_embedding)
+        return self.decode_vectors(self.embed_codes(codes[:, :longest]), lengths, image_embedding)
 
     def decode_vectors(self, vectors: Tensor, lengths: Tensor, image_embedding: Tensor) -> Tensor:
         """As `decode`, from code vectors (B, N, D)."""

@@ -2,8 +2,9 @@
 
 Two objectives. `chunking` is the paper's: the mask is decoded from softly kept codes, and reconstruction
 loss and length loss pull against each other through the straight-through keep mask. `oracle` decodes
-prefixes of every mask and teaches the predictor which lengths turned out best: the Kullback-Leibler divergence
-from softmax(utility / temperature) over lengths n, utility = IoU_n - length_weight * n / L.
+prefixes of every mask and teaches the predictor what each length n is worth: its logits are fitted, up to a
+constant a mask, to utility / temperature with utility = IoU_n - length_weight * n / L. So the most probable stop
+is the length of the best expected utility, and the less it leads, the more the others count.
 """
 
 from typing import Literal
@@ -11,7 +12,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.nn.functional import kl_div
+from torch.nn.functional import mse_loss
 
 from alto_models.tokenizer.length_predictor import expected_length, length_loss, soft_keep_mask
 from alto_models.tokenizer.losses import bce_loss, dice_loss
@@ -26,7 +27,7 @@ class PredictorSettings(BaseModel):
     length_weight: weight of the length loss (the paper's lambda); for `oracle`, the price of a mask of
         full length in IoU.
     prefixes: how many lengths `oracle` decodes, spread geometrically over 1..L.
-    temperature: lengths whose utilities differ by less count as about equally good for `oracle`.
+    temperature: in IoU; lengths whose expected utilities differ by less are about equally probable for `oracle`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,9 +72,13 @@ class PredictorTraining:
         ious = interpolate(ious, self.prefix_lengths, self.model.config.max_length)
         lengths = torch.arange(1, ious.shape[1] + 1, device=ious.device)
         utility = ious - self.settings.length_weight * lengths / ious.shape[1]
-        target = (utility / self.settings.temperature).log_softmax(-1)
-        predicted = encoding.stop_probabilities.clamp_min(1e-12).log()
-        return kl_div(predicted, target, reduction="batchmean", log_target=True)
+        predicted = encoding.stop_logits.to(utility.dtype) * self.settings.temperature
+        # Divided, so that the gradient in a logit is its error in IoU whatever the temperature.
+        return mse_loss(_centred(predicted), _centred(utility)) / self.settings.temperature
+
+
+def _centred(values: Tensor) -> Tensor:
+    return values - values.mean(-1, keepdim=True)
 
 
 def interpolate(values: Tensor, lengths: Tensor, longest: int) -> Tensor:
