@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 from alto_models.bootstrap import ImageBootstrap
 from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.evaluation import CROP, WHOLE, Scores, evaluate
+from alto_models.tokenizer.interface import Tokenizer, TokenizerSizes
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.tokenizer.prefixes import oracle_length, spread_lengths
 from alto_models.training.precision import own_device
@@ -103,17 +104,22 @@ class Metrics(BaseModel):
 
 
 def run(config: Config, context: StageContext) -> StageReport:
-    model = load_tokenizer(context.inputs["tokenizer_stage1_5"]).to(own_device())
+    return measure(load_tokenizer(context.inputs["tokenizer_stage1_5"]).to(own_device()), config, context)
+
+
+def measure(model: Tokenizer, config: Config, context: StageContext) -> StageReport:
+    """Measure any tokenizer; against its untrained self, too, where it is one that we train."""
     views = read_held_out(config.crops, model.config, context, config.images)
     lengths = range(1, model.config.max_length + 1)
     with context.progress(len(views), "Evaluating held-out masks", "view") as bar:
         scores = evaluate(model, views, lengths, advance=bar.update)
     training = TrainingBatches(config.crops, model.config, context)
     baselines = constant_baselines(training, model.config, views)
-    untrained = evaluate(
-        _untrained(model.config, context.seed).to(own_device()), views, [model.config.max_length]
-    )
-    baselines["untrained"] = untrained.mean_iou(length=model.config.max_length)
+    if isinstance(model, MaskTokenizer):
+        untrained = evaluate(
+            _untrained(model.config, context.seed).to(model.device), views, [model.config.max_length]
+        )
+        baselines["untrained"] = untrained.mean_iou(length=model.config.max_length)
     metrics = summarise(scores, model.config, config.oracle_tolerance, baselines, context.seed)
     (context.output / METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")
     pq.write_table(_samples(scores), context.output / SAMPLES_FILE, compression="zstd")
@@ -124,7 +130,7 @@ def run(config: Config, context: StageContext) -> StageReport:
 
 
 def summarise(
-    scores: Scores, config: TokenizerConfig, tolerance: float, baselines: dict[str, float], seed: int
+    scores: Scores, config: TokenizerSizes, tolerance: float, baselines: dict[str, float], seed: int
 ) -> Metrics:
     mean_length = _mean(scores.predicted)
     fixed = between_lengths(scores.iou, scores.lengths, mean_length)

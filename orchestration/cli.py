@@ -9,7 +9,7 @@ import typer
 
 from data_contracts.errors import InputError
 from jobs.runner.layout import StageAddress, project_root
-from orchestration import convert
+from orchestration import benchmark, convert, register
 from orchestration.tokenize import detokenize, tokenize
 
 app = typer.Typer(
@@ -106,6 +106,8 @@ app.command()(detokenize)
 
 
 app.add_typer(convert.app, name="convert")
+app.add_typer(register.app, name="register")
+app.add_typer(benchmark.app, name="benchmark")
 
 
 def enter_project() -> Path:

@@ -1,7 +1,9 @@
-"""Finds a trained tokenizer by folder or MLflow URI; by default the champion, else the newest."""
+"""Finds a tokenizer by folder or MLflow URI; by default the champion, else the newest trained."""
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -20,18 +22,26 @@ URI_PREFIX = "models:/"
 
 
 def load_trained_tokenizer(model: str | None) -> "TrainedTokenizer":
-    """The tokenizer of a checkpoint folder, of `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
-
-    None: of the registered champion, else the newest registered version, else the output folder of the
-    stage in the current profile; which, is told on stderr. Raises InputError where there is no such model.
-    """
+    """The tokenizer in `tokenizer_folder(model)`. Raises InputError where there is none."""
     from alto_models.tokenizer.api import TrainedTokenizer
 
+    with tokenizer_folder(model) as folder:
+        return TrainedTokenizer.from_folder(folder)
+
+
+@contextmanager
+def tokenizer_folder(model: str | None) -> Iterator[Path]:
+    """Checkpoint folder, for as long as the context is open, of a model given as one, as
+    `models:/NAME/VERSION` or as `models:/NAME@ALIAS`.
+
+    None: of the registered champion, else the newest trained version, else the output folder of the
+    stage in the current profile; which, is told on stderr. Raises InputError for an unknown URI.
+    """
     if model is None:
         model = default_model()
         print(f"model: {model}", file=sys.stderr)
     with TemporaryDirectory() as downloads:
-        return TrainedTokenizer.from_folder(find_folder(model, Path(downloads)))
+        yield find_folder(model, Path(downloads))
 
 
 def find_folder(model: str, downloads: Path) -> Path:
@@ -69,7 +79,10 @@ def default_model() -> str:
 
 
 def newest_registered(root: Path) -> str | None:
-    """URI of the champion, else of the newest version; None where no tokenizer is registered."""
+    """URI of the champion, else of the newest version; None where there is neither.
+
+    What was registered from a folder is not trained here, so it is a default only as champion.
+    """
     use_project_store(root)
     from mlflow import MlflowClient
 
@@ -78,7 +91,8 @@ def newest_registered(root: Path) -> str | None:
     if found and CHAMPION in found[0].aliases:
         return f"{URI_PREFIX}{name}@{CHAMPION}"
     versions = client.search_model_versions(f"name = '{name}'")
-    newest = max((int(version.version) for version in versions), default=None)
+    trained = [int(version.version) for version in versions if "stage" in version.tags]
+    newest = max(trained, default=None)
     return None if newest is None else f"{URI_PREFIX}{name}/{newest}"
 
 

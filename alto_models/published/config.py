@@ -36,3 +36,13 @@ class PublishedTokenizerConfig(SizeConfig):
     pixel_decoder_in: int = Field(gt=0)
     pixel_decoder_width: int = Field(gt=0, multiple_of=32)
     pixel_encoder: SamSize
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the square mask in pixels."""
+        return PATCH_SIZE * self.grid
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square image in pixels."""
+        return self.pixel_encoder.image_size

@@ -1,4 +1,4 @@
-"""The published ALTo mask tokenizer (arXiv 2505.16495): `encode_image`, `encode`, `decode`.
+"""The published ALTo mask tokenizer (arXiv 2505.16495), as a `Tokenizer`.
 
 Made for published weights only, so it keeps their layout and numerics; see `alto_models.tokenizer` for the
 network that new training uses. Shapes: B masks, I images, L codes at full length, D code width, G patches
@@ -19,6 +19,10 @@ from alto_models.published.sam_encoder import sam_encoder_of_alto
 from alto_models.published.titok_blocks import Decoder, Encoder
 from alto_models.tokenizer.length_predictor import keep_mask
 from alto_models.tokenizer.pixel_encoder import SAM_PIXEL_MEAN, SAM_PIXEL_STD
+from data_contracts.errors import InputError
+
+# Decoded together, at most: at full size, the pixel decoder needs more than 0.1 GiB for each mask.
+MASKS_AT_ONCE = 16
 
 
 class PublishedEncoding(NamedTuple):
@@ -63,12 +67,20 @@ class PublishedTokenizer(nn.Module):
         self.pixel_decoder = PixelDecoder(config.pixel_decoder_in, config.pixel_decoder_width)
         self.pixel_encoder = sam_encoder_of_alto(config.pixel_encoder)
 
+    @property
+    def device(self) -> torch.device:
+        return self.latent_tokens.device
+
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         """images (I, 3, S, S) in 0..1, RGB, S = 64 G -> image embedding (I, C, 4 G, 4 G)."""
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (SAM_PIXEL_MEAN, SAM_PIXEL_STD))
         out: Tensor = self.pixel_encoder((images * 255 - mean) / std).last_hidden_state
         return out
+
+    def embedding_without_image(self, count: int) -> Tensor:
+        """Raises InputError: the published network was never trained without an image."""
+        raise InputError("this tokenizer is a published one, which cannot decode without an image: give it")
 
     @torch.no_grad()
     def encode(self, masks: Tensor) -> PublishedEncoding:
@@ -81,22 +93,35 @@ class PublishedTokenizer(nn.Module):
             latents=encoded.latents,
         )
 
-    @torch.no_grad()
-    def decode(self, codes: Tensor, lengths: Tensor, image_embedding: Tensor) -> Tensor:
-        """Mask probabilities (B, M, M).
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """Code vectors: codes (B, N) int64 -> (B, N, D)."""
+        return F.embedding(codes, self.quantize.entries())
 
-        codes (B, L) int64; lengths (B,) int64 in 1..L: codes after a mask's length change nothing.
+    def decode(self, codes: Tensor, lengths: Tensor, image_embedding: Tensor) -> Tensor:
+        """Mask logits (B, M, M); the sigmoid gives the published probabilities.
+
+        codes (B, N) int64, N <= L; lengths (B,) int64 in 1..N: codes after a mask's length change nothing.
         image_embedding (I, C, 4 G, 4 G), B a multiple of I: masks b belong to image b // (B / I).
         """
-        batch, images = codes.shape[0], image_embedding.shape[0]
+        return self.decode_vectors(self.embed_codes(codes), lengths, image_embedding)
+
+    @torch.no_grad()
+    def decode_vectors(self, vectors: Tensor, lengths: Tensor, image_embedding: Tensor) -> Tensor:
+        """As `decode`, from code vectors (B, N, D)."""
+        (batch, given, _), images = vectors.shape, image_embedding.shape[0]
         if batch % images:
             raise ValueError(f"{batch} masks cannot be shared out evenly over {images} images")
-        keep = keep_mask(lengths, codes.shape[1])
-        vectors = F.embedding(codes, self.quantize.entries()) * keep.unsqueeze(-1)
-        slots = self.decoder.project_image(image_embedding).repeat_interleave(batch // images, dim=0)
-        pixels: Tensor = self.pixel_decoder(self.decoder(vectors, slots))
-        # As published: the mean of the channels, 0..1, becomes logits of -6..6.
-        return torch.sigmoid((pixels.mean(dim=1) * 2 - 1) * 6)
+        kept = vectors * keep_mask(lengths, given).unsqueeze(-1)
+        # As published: dropped codes are attended to as zero vectors, so all places are always filled.
+        kept = F.pad(kept, (0, 0, 0, self.config.max_length - given))
+        slots = self.decoder.project_image(image_embedding)
+        owner = torch.arange(batch, device=vectors.device) // (batch // images)
+        logits = []
+        for some, image in zip(kept.split(MASKS_AT_ONCE), owner.split(MASKS_AT_ONCE), strict=True):
+            pixels: Tensor = self.pixel_decoder(self.decoder(some, slots[image]))
+            # As published: the mean of the channels, 0..1, becomes logits of -6..6.
+            logits.append((pixels.mean(dim=1) * 2 - 1) * 6)
+        return torch.cat(logits)
 
 
 def published_length(stop_probabilities: Tensor) -> Tensor:

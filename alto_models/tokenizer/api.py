@@ -1,4 +1,4 @@
-"""A trained mask tokenizer in two verbs: `tokenize` a mask of any size, `detokenize` it at that size.
+"""A mask tokenizer in two verbs: `tokenize` a mask of any size, `detokenize` it at that size.
 
     tokenizer = TrainedTokenizer.from_folder(Path("models/small/tokenizer_stage1_5"))
     tokenized = tokenizer.tokenize(mask, image, quality=0.9)
@@ -22,7 +22,8 @@ from alto_models.data.shards import Picture
 from alto_models.data.squares import cut_mask, restore_whole, whole_square
 from alto_models.masks import encode, parse_counts
 from alto_models.metrics import iou
-from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
+from alto_models.tokenizer.any_tokenizer import load_any_tokenizer
+from alto_models.tokenizer.interface import Tokenizer
 from alto_models.tokenizer.prefixes import decode_prefixes
 from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image
 from data_contracts.errors import InputError
@@ -53,7 +54,7 @@ class TokenizedMask(BaseModel):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodedImage:
-    """An image of (height, width) pixels for all its masks; embedding (1, C, 4 G, 4 G)."""
+    """An image of (height, width) pixels for all its masks; embedding (1, C, F, F)."""
 
     height: int
     width: int
@@ -63,13 +64,13 @@ class EncodedImage:
 class TrainedTokenizer:
     """Raises InputError for whatever does not fit: mask, image, codes, or their sizes."""
 
-    def __init__(self, model: MaskTokenizer) -> None:
+    def __init__(self, model: Tokenizer) -> None:
         self.model = model.eval()
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """From a checkpoint folder. Raises InputError for a bad one."""
-        return cls(load_tokenizer(folder))
+        """From a checkpoint folder, or one of `alto convert tokenizer`. Raises InputError for a bad one."""
+        return cls(load_any_tokenizer(folder))
 
     def encode_image(self, image: Picture) -> EncodedImage:
         """Encode an (H, W, 3) uint8 RGB image once for several masks."""
@@ -89,7 +90,8 @@ class TrainedTokenizer:
         Kept are as many codes as the model predicts, or
         quality (0 < Q <= 1): as the shortest prefix needs whose decoded mask has this IoU; all L where none has;
         max_tokens (>= 1): as predicted, but at most so many.
-        The image is looked at only to decode for `quality`; without one, the model's stand-in is.
+        The image is looked at only to decode for `quality`; without one, the model's stand-in is;
+        a published model has none, and raises InputError.
         """
         check_wanted(quality, max_tokens)
         mask = binary(mask)
@@ -108,7 +110,7 @@ class TrainedTokenizer:
         return TokenizedMask(codes=codes, height=height, width=width, iou=reached)
 
     def detokenize(self, tokenized: TokenizedMask, image: Picture | EncodedImage | None = None) -> BoolMask:
-        """(H, W) bool mask at its original size, with the model's stand-in where there is no image."""
+        """(H, W) bool mask at its original size, without an image with the model's stand-in, as in `tokenize`."""
         config = self.model.config
         if tokenized.length > config.max_length:
             raise InputError(

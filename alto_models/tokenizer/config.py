@@ -79,6 +79,11 @@ class TokenizerConfig(SizeConfig):
     head_width: int = Field(default=32, gt=0)
     pixel_encoder: PixelEncoderConfig = ConvPixelEncoderConfig()
 
+    @property
+    def image_size(self) -> int:
+        """Side of the square image in pixels."""
+        return self.pixel_encoder.image_size
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.mask_size != 8 * self.grid and self.mask_size != 16 * self.grid:

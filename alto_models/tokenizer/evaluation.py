@@ -12,8 +12,7 @@ from alto_models.data.crops import CropSettings, draw_crop, eligible_masks
 from alto_models.data.masks import MaskImages
 from alto_models.data.squares import square_pad_whole
 from alto_models.metrics import batch_boundary, batch_iou
-from alto_models.tokenizer.config import TokenizerConfig
-from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.tokenizer.interface import Tokenizer
 from alto_models.tokenizer.prefixes import decode_prefixes
 
 WHOLE, CROP = "whole", "crop"
@@ -71,9 +70,7 @@ class Scores:
         return len(np.unique(self.codes)) / codebook_size
 
 
-def held_out_views(
-    images: MaskImages, config: TokenizerConfig, settings: CropSettings, limit: int, seed: int
-) -> list[View]:
+def held_out_views(images: MaskImages, settings: CropSettings, limit: int, seed: int) -> list[View]:
     """For each of the first `limit` images its objects on the whole image, and one crop of merged masks."""
     views = []
     for index in range(min(limit, len(images))):
@@ -100,13 +97,13 @@ def held_out_views(
 
 @torch.no_grad()
 def evaluate(
-    model: MaskTokenizer,
+    model: Tokenizer,
     views: Sequence[View],
     lengths: Sequence[int],
     advance: Callable[[], object] = lambda: None,
 ) -> Scores:
     """Score `model` on `views`; `advance` is called after each."""
-    device = model.no_image.device
+    device = model.device
     chosen = torch.tensor(lengths, device=device)
     parts = []
     for view in views:
@@ -129,7 +126,7 @@ def evaluate(
     )
 
 
-def _score(model: MaskTokenizer, view: View, lengths: Tensor) -> tuple[Tensor, ...]:
+def _score(model: Tokenizer, view: View, lengths: Tensor) -> tuple[Tensor, ...]:
     embedding = model.encode_image(view.image.unsqueeze(0))
     encoding = model.encode(view.masks)
     masks = view.masks > 0.5

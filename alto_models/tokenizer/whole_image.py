@@ -10,10 +10,10 @@ from torch import Tensor
 from alto_models.data.shards import Picture
 from alto_models.data.squares import cut_image, cut_mask, restore_whole, whole_square
 from alto_models.masks import Rle, parse_counts
-from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.tokenizer.interface import Tokenizer
 
 
-def mask_grids(model: MaskTokenizer, masks: Sequence[Rle]) -> Tensor:
+def mask_grids(model: Tokenizer, masks: Sequence[Rle]) -> Tensor:
     """B masks, each of its own image's size, as the model takes them: (B, 1, M, M) float32, 0 or 1."""
     size = model.config.mask_size
     grids = []
@@ -24,16 +24,16 @@ def mask_grids(model: MaskTokenizer, masks: Sequence[Rle]) -> Tensor:
 
 
 @torch.no_grad()
-def embed_whole_image(model: MaskTokenizer, pictures: Sequence[Picture]) -> Tensor:
-    """Image embeddings (I, C, 4 G, 4 G) of (H, W, 3) uint8 images of any sizes."""
-    size = model.config.pixel_encoder.image_size
+def embed_whole_image(model: Tokenizer, pictures: Sequence[Picture]) -> Tensor:
+    """Image embeddings (I, C, F, F) of (H, W, 3) uint8 images of any sizes."""
+    size = model.config.image_size
     squares = [cut_image(picture, whole_square(*picture.shape[:2]), size) for picture in pictures]
     return model.encode_image(torch.from_numpy(np.stack(squares)))
 
 
 @torch.no_grad()
 def decode_to_image(
-    model: MaskTokenizer,
+    model: Tokenizer,
     codes: Tensor,
     lengths: Tensor,
     image_embedding: Tensor,
@@ -41,7 +41,7 @@ def decode_to_image(
 ) -> list[NDArray[np.bool_]]:
     """Decode B masks to (H, W) bool at the original sizes [(H, W), ...] of their images.
 
-    codes, lengths, image_embedding: as `MaskTokenizer.decode`.
+    codes, lengths, image_embedding: as `Tokenizer.decode`.
     """
     probabilities = model.decode(codes, lengths, image_embedding).sigmoid().numpy()
     return [

@@ -1,5 +1,7 @@
-"""Recorded checkpoints as versions in the MLflow model registry."""
+"""Checkpoints, recorded or made elsewhere, as versions in the MLflow model registry."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from jobs.runner.tracking import find_or_create_experiment, use_project_store
 
 REGISTERED_MODELS = {"tokenizer_stage1_5": "alto-tokenizer", "altollm_grpo": "altollm"}
 CHALLENGER, CHAMPION = "challenger", "champion"  # aliases
+IMPORTED = "imported"  # stands for a profile where a checkpoint has none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +44,10 @@ def register(client: Any, root: Path, address: StageAddress, model: str) -> Regi
     if recorded is None:
         raise InputError(f"{address} has no up-to-date result: run it before registering")
     ensure_model(client, model)
-    for version in client.search_model_versions(f"name = '{model}'"):
-        if version.tags.get("data_version") == recorded.data_version:
-            client.set_registered_model_alias(model, CHALLENGER, version.version)
-            return RegisteredVersion(
-                model=model,
-                version=version.version,
-                data_version=recorded.data_version,
-                how="already registered",
-            )
+    known = find_version(client, model, recorded.data_version)
+    if known is not None:
+        client.set_registered_model_alias(model, CHALLENGER, known.version)
+        return known
     profile = read_lineage(root).profile
     run = source_run(client, root, address, profile)
     client.log_artifacts(run.info.run_id, str(root / output_folder(profile, address)), "model")
@@ -69,6 +67,57 @@ def register(client: Any, root: Path, address: StageAddress, model: str) -> Regi
     return RegisteredVersion(
         model=model, version=version.version, data_version=recorded.data_version, how="registered"
     )
+
+
+def register_folder(root: Path, folder: Path, model: str, licence: str) -> RegisteredVersion:
+    """Register a checkpoint made outside the lineage, unless there is a version of the same files.
+
+    Aliases stay as they are. Such a version has no tag `stage`: it belongs to no lineage.
+    """
+    from alto_models.checkpoint import CONFIG_FILE, TENSORS_FILE
+
+    use_project_store(root)
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    ensure_model(client, model)
+    files = [folder / CONFIG_FILE, folder / TENSORS_FILE]
+    data_version = content_hash(files)
+    known = find_version(client, model, data_version)
+    if known is not None:
+        return known
+    experiment = find_or_create_experiment(client, IMPORTED, root)
+    run = client.create_run(experiment, run_name=folder.name)
+    for file in files:
+        client.log_artifact(run.info.run_id, str(file), "model")
+    client.set_terminated(run.info.run_id)
+    version = client.create_model_version(
+        model,
+        source=f"{run.info.artifact_uri}/model",
+        run_id=run.info.run_id,
+        tags={"data_version": data_version, "licence": licence},
+    )
+    return RegisteredVersion(
+        model=model, version=version.version, data_version=data_version, how="registered"
+    )
+
+
+def content_hash(files: Sequence[Path]) -> str:
+    """SHA-256 over names and contents."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def find_version(client: Any, model: str, data_version: str) -> RegisteredVersion | None:
+    for version in client.search_model_versions(f"name = '{model}'"):
+        if version.tags.get("data_version") == data_version:
+            return RegisteredVersion(
+                model=model, version=version.version, data_version=data_version, how="already registered"
+            )
+    return None
 
 
 def trained_on(root: Path, address: StageAddress) -> dict[str, str]:

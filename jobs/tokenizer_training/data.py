@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from alto_models.data.crops import CropReader, CropSettings, prefetched
 from alto_models.data.masks import MaskImages
-from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.evaluation import View, held_out_views
+from alto_models.tokenizer.interface import TokenizerSizes
 from alto_models.tokenizer.stage1 import BatchTensors
 from alto_models.training.precision import own_device
 from alto_models.training.processes import own_share, process_count
@@ -36,9 +36,9 @@ class CropsConfig(BaseModel):
     min_area_share: float = Field(ge=0, lt=1)
     whole_image_share: float = Field(ge=0, le=1)
 
-    def settings(self, tokenizer: TokenizerConfig) -> CropSettings:
+    def settings(self, tokenizer: TokenizerSizes) -> CropSettings:
         return CropSettings(
-            image_size=tokenizer.pixel_encoder.image_size,
+            image_size=tokenizer.image_size,
             mask_size=tokenizer.mask_size,
             masks_per_crop=self.masks_per_crop,
             max_merged=self.max_merged,
@@ -57,7 +57,7 @@ class TrainingBatches:
     def __init__(
         self,
         config: CropsConfig,
-        tokenizer: TokenizerConfig,
+        tokenizer: TokenizerSizes,
         context: StageContext,
         crops_per_pass: int | None = None,
     ) -> None:
@@ -99,8 +99,8 @@ class TrainingBatches:
 
 
 def read_held_out(
-    config: CropsConfig, tokenizer: TokenizerConfig, context: StageContext, limit: int
+    config: CropsConfig, tokenizer: TokenizerSizes, context: StageContext, limit: int
 ) -> list[View]:
     """Views of the held-out split: whole images (single objects) and a crop of each (merged masks)."""
     images = MaskImages(context.inputs["prepare_sa1b"], "held_out")
-    return held_out_views(images, tokenizer, config.settings(tokenizer), limit, HELD_OUT_SEED)
+    return held_out_views(images, config.settings(tokenizer), limit, HELD_OUT_SEED)

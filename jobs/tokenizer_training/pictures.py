@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from alto_models.tokenizer.evaluation import View
-from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.tokenizer.interface import Tokenizer
 from alto_models.tokenizer.prefixes import decode_prefixes
 from jobs.runner.metric_log import MetricPoint
 
@@ -74,7 +74,7 @@ def save_scatter(
 
 
 @torch.no_grad()
-def save_strips(model: MaskTokenizer, views: Sequence[View], lengths: Sequence[int], path: Path) -> None:
+def save_strips(model: Tokenizer, views: Sequence[View], lengths: Sequence[int], path: Path) -> None:
     """One row a view, of its first mask: image, mask, reconstruction at each length and the chosen length.
 
     Right pixels are white, missed ones blue, wrong ones orange.
@@ -83,9 +83,9 @@ def save_strips(model: MaskTokenizer, views: Sequence[View], lengths: Sequence[i
     Image.fromarray(np.concatenate(rows)).save(path)
 
 
-def _strip(model: MaskTokenizer, view: View, lengths: Sequence[int]) -> NDArray[np.uint8]:
+def _strip(model: Tokenizer, view: View, lengths: Sequence[int]) -> NDArray[np.uint8]:
     mask = view.masks[:1]
-    device = model.no_image.device
+    device = model.device
     encoding = model.encode(mask.to(device))
     chosen = int(encoding.length)
     asked = torch.tensor([*lengths, chosen], device=device)

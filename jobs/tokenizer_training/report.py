@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.evaluation import Scores, View, constant_iou, mean_mask_baseline
+from alto_models.tokenizer.interface import TokenizerSizes
 from jobs.runner.context import Check
 from jobs.runner.metric_log import MetricLog
 from jobs.tokenizer_training.data import TrainingBatches
@@ -49,7 +49,7 @@ def training_health(log: MetricLog, loss_name: str, codebook_usage: float, limit
 
 
 def constant_baselines(
-    batches: TrainingBatches, config: TokenizerConfig, views: Sequence[View]
+    batches: TrainingBatches, config: TokenizerSizes, views: Sequence[View]
 ) -> dict[str, float]:
     """IoU of answers that look at nothing: the mean training mask, no pixel, every pixel."""
     training = [mask for step in range(MEAN_MASK_BATCHES) for mask in batches.at(step).masks[:, 0].numpy()]

@@ -1,13 +1,8 @@
 """`alto tokenize` and `alto detokenize` as people use them, with an untrained tiny model."""
 
-import io
 import json
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,45 +11,10 @@ from PIL import Image
 
 from alto_models.checkpoint import save_checkpoint
 from alto_models.tokenizer.model import MaskTokenizer
-from orchestration import cli
 from tests.alto_models.tokenizer.tiny import TINY
+from tests.orchestration.conftest import Alto, assert_refused, make_project
 
-ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 45, 30
-
-
-@dataclass(frozen=True)
-class Result:
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        assert self.status == 0, self.stderr
-        return [json.loads(line) for line in self.stdout.splitlines()]
-
-
-Alto = Callable[..., Result]
-
-
-@pytest.fixture
-def alto(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path) -> Alto:
-    """Runs `alto` in `folder`, outside any project."""
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-    def run(*arguments: str, stdin: str = "") -> Result:
-        monkeypatch.setattr(sys, "argv", ["alto", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stopped:
-            status = int(stopped.code or 0)
-        return Result(status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -70,16 +30,6 @@ def folder(tmp_path: Path) -> Path:
     Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "photo.png")
     Image.fromarray(rng.integers(0, 256, (WIDTH, HEIGHT, 3), np.uint8)).save(tmp_path / "other.png")
     return tmp_path
-
-
-def assert_refused(result: Result, text: str, folder: Path) -> None:
-    """One line that says so, exit status 2, and nothing written."""
-    assert result.status == 2
-    assert result.stderr.startswith("error: ")
-    assert text in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert result.stdout == ""
-    assert not (folder / "out").exists()
 
 
 def test_there_and_back(alto: Alto, folder: Path) -> None:
@@ -294,11 +244,6 @@ def test_the_current_profiles_tokenizer_is_the_default(alto: Alto, folder: Path)
     assert by_default.stderr == f"model: {folder / 'models/small/tokenizer_stage1_5'}\n"
 
 
-def make_project(folder: Path) -> None:
-    for name in ("dvc.yaml", "params.yaml", "partitions.yaml"):
-        shutil.copy(ROOT / name, folder)
-
-
 @pytest.mark.slow
 def test_the_champion_goes_before_the_newest_version(
     alto: Alto, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -317,7 +262,9 @@ def test_the_champion_goes_before_the_newest_version(
     for version in (1, 2, 3):
         torch.manual_seed(version)
         save_checkpoint(folder / f"v{version}", TINY, MaskTokenizer(TINY).state_dict())
-        client.create_model_version("alto-tokenizer", source=(folder / f"v{version}").as_uri())
+        client.create_model_version(
+            "alto-tokenizer", source=(folder / f"v{version}").as_uri(), tags={"stage": "tokenizer_stage1_5"}
+        )
         expected[version] = alto("tokenize", "0.png", "--model", f"v{version}").lines
     assert len({json.dumps(lines) for lines in expected.values()}) == 3
     assert alto("tokenize", "0.png").lines == expected[3]

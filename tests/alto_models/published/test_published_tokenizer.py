@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from alto_models.published.config import PublishedTokenizerConfig, SamSize, TransformerSize
 from alto_models.published.convert_tokenizer import convert_tokenizer, converted, published_name
 from alto_models.published.tokenizer import PublishedTokenizer, load_published_tokenizer, published_length
+from alto_models.tokenizer.prefixes import decode_prefixes
 from data_contracts.errors import InputError
 from orchestration import convert
 
@@ -109,11 +110,30 @@ def test_verbs_agree_on_shapes_and_lengths(tokenizer: PublishedTokenizer) -> Non
     assert encoding.codes.shape == (4, 8)
     assert encoding.codes.unique().max() < TINY.codebook_size
     assert ((encoding.length >= 1) & (encoding.length <= 8)).all()
-    probabilities = tokenizer.decode(encoding.codes, encoding.length, embedding)
-    assert probabilities.shape == (4, 32, 32)
-    assert ((probabilities >= 0) & (probabilities <= 1)).all()
-    assert torch.equal(probabilities[0], probabilities[1])  # the same mask on the same image
-    assert not torch.equal(probabilities[1], probabilities[2])  # and on another image
+    logits = tokenizer.decode(encoding.codes, encoding.length, embedding)
+    assert logits.shape == (4, 32, 32)
+    assert torch.equal(logits[0], logits[1])  # the same mask on the same image
+    assert not torch.equal(logits[1], logits[2])  # and on another image
+
+
+def test_dropped_codes_may_be_left_out(tokenizer: PublishedTokenizer) -> None:
+    embedding = tokenizer.encode_image(torch.full((1, 3, 128, 128), 0.5))
+    codes, lengths = torch.arange(16).view(2, 8), torch.tensor([2, 3])
+    whole = tokenizer.decode(codes, lengths, embedding)
+    assert torch.equal(tokenizer.decode(codes[:, :3], lengths, embedding), whole)
+
+
+def test_a_mask_decodes_like_itself_in_a_crowd(tokenizer: PublishedTokenizer) -> None:
+    """More prefixes than are decoded at once, of two images."""
+    generator = torch.Generator().manual_seed(0)
+    embedding = tokenizer.encode_image(torch.rand(2, 3, 128, 128, generator=generator))
+    codes = torch.randint(16, (6, 8), generator=generator)
+    prefixes = decode_prefixes(tokenizer, codes, embedding)
+    assert prefixes.shape == (6, 8, 32, 32)
+    for mask, length in ((0, 1), (2, 8), (3, 5), (5, 7)):
+        image = embedding[mask // 3 : mask // 3 + 1]
+        alone = tokenizer.decode(codes[mask : mask + 1, :length], torch.tensor([length]), image)
+        torch.testing.assert_close(prefixes[mask, length - 1], alone[0], atol=1e-5, rtol=1e-5)
 
 
 def test_codes_after_the_length_change_nothing(tokenizer: PublishedTokenizer) -> None:
@@ -225,7 +245,7 @@ class TestReferenceOutputs:
         assert np.abs(some_of_it - outputs["sam_embedding_sub"]).max() < 5e-3
         for name, lengths in (("mask_prob", "decode_lengths"), ("mask_prob_train", "lengths_train")):
             codes, kept = (torch.from_numpy(outputs[each]).long() for each in ("tokens", lengths))
-            probabilities = tokenizer.decode(codes, kept, embedding).numpy()
+            probabilities = tokenizer.decode(codes, kept, embedding).sigmoid().numpy()
             assert np.abs(probabilities - outputs[name].astype(np.float32)).max() < 5e-3
 
 
