@@ -1,7 +1,8 @@
 """Quality after equally many masks: K masks from each crop against one, with the stage's own training.
 
 Stage 1 of a profile is trained twice for each seed, in steps of as many masks, on sample scenes, and both results
-are scored on the same held-out masks. At the defaults this takes about 15 minutes on one core.
+are scored on the same held-out masks. At the defaults this takes about 15 minutes on one idle core; `--repeats` is
+the number of seeds.
 """
 
 import tempfile
