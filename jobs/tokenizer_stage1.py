@@ -14,7 +14,7 @@ from alto_models.tokenizer.evaluation import View, evaluate
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.optimizer import build_optimizer
 from alto_models.tokenizer.prefixes import spread_lengths
-from alto_models.tokenizer.stage1 import BatchTensors, Stage1, Stage1Settings
+from alto_models.tokenizer.stage1 import BatchTensors, Stage1, Stage1Settings, settle_statistics
 from alto_models.tokenizer.starting_weights import load_starting_weights
 from alto_models.training.loop import StepResult
 from alto_models.training.precision import own_device
@@ -33,6 +33,7 @@ from jobs.tokenizer_training.training import TrainingConfig, train
 
 CURVES = ("loss", "dice", "bce", "quantizer", "codebook_usage", "gradient_norm")
 SHOWN_LENGTHS = 5
+STATISTICS_BATCHES = 100
 STRIPS = 8
 
 
@@ -59,8 +60,9 @@ def run(config: Config, context: StageContext) -> StageReport:
     untrained = evaluate(model.eval(), views, lengths).mean_iou(length=lengths[-1])
 
     learn(config, context, model.train(), batches)
+    settle_statistics(model, (batches.at(step) for step in range(STATISTICS_BATCHES)))
 
-    scores = evaluate(model.eval(), views, lengths)
+    scores = evaluate(model, views, lengths)
     save_checkpoint(context.output, config.tokenizer, model.state_dict())
     _save_pictures(context, model, views, lengths)
     figures = quality_figures(scores, config.tokenizer.codebook_size)

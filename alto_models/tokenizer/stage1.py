@@ -5,6 +5,7 @@ shares of its steps, because each ability is learned faster with the former in h
 must carry the mask), images, quantised codes, and shortened codes.
 """
 
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -15,6 +16,7 @@ from alto_models.data.crops import CropBatch
 from alto_models.tokenizer.losses import bce_loss, dice_loss, edge_loss
 from alto_models.tokenizer.model import Encoding, MaskTokenizer
 from alto_models.training.loop import StepResult
+from alto_models.training.normalisation import NormaliseOverMasks
 from alto_models.training.precision import to_device
 from alto_models.training.processes import gathered
 
@@ -79,7 +81,7 @@ class Stage1:
     @torch.no_grad()
     def fit_codebook(self, batches: list[BatchTensors]) -> None:
         """Place the codebook on the latents of some batches."""
-        device = self.model.no_image.device
+        device = self.model.device
         latents = [self.model.encode(batch.masks.to(device)).latents.flatten(0, 1) for batch in batches]
         self.model.quantizer.fit(torch.cat(latents), self._generator(self.quantizer_starts_at(), stream=1))
 
@@ -140,6 +142,22 @@ class Stage1:
     def _generator(self, step: int, stream: int) -> torch.Generator:
         # Steps of one run never share a seed; the factor keeps runs of nearby seeds apart.
         return torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 2 + stream)
+
+
+@torch.no_grad()
+def settle_statistics(model: MaskTokenizer, batches: Iterable[BatchTensors]) -> None:
+    """Let evaluation normalise with the moments that the final weights give, averaged over `batches`.
+
+    While weights move, running means lag behind by more than masks differ in: what masks have in common can come
+    to be a thousand times what they differ in. Leaves `model` in evaluation mode.
+    """
+    for module in model.modules():
+        if isinstance(module, NormaliseOverMasks):
+            module.average_moments()
+    model.train()
+    for batch in batches:
+        model.encode(batch.masks.to(model.device))
+    model.eval()
 
 
 def draw_lengths(count: int, longest: int, full_share: float, generator: torch.Generator) -> Tensor:

@@ -6,18 +6,24 @@ from torch import Tensor, nn
 from alto_models.training.precision import at_least_float32
 from alto_models.training.processes import process_count, sum_over_processes
 
-MOMENTUM = 0.05  # of the running moments, which evaluation uses
+MOMENTUM = 0.05  # of the running moments
 
 
 class NormaliseOverMasks(nn.BatchNorm1d):
     """Batch normalisation of features (B, F) without scale and shift, in float32 at least.
 
     In training mode the moments are those of the masks of all processes, so that the result does not depend
-    on how many there are. (`nn.SyncBatchNorm` does this on CUDA devices only.)
+    on how many there are. (`nn.SyncBatchNorm` does this on CUDA devices only.) Evaluation uses running
+    moments, which lag behind weights that still move; `average_moments` gathers those of final weights.
     """
 
     def __init__(self, features: int) -> None:
         super().__init__(features, affine=False, momentum=MOMENTUM)
+
+    def average_moments(self) -> None:
+        """Forget the running moments; from now on they are plain means over the batches of training mode."""
+        self.reset_running_stats()
+        self.momentum = None
 
     def forward(self, features: Tensor) -> Tensor:
         features = at_least_float32(features)
@@ -32,7 +38,8 @@ class NormaliseOverMasks(nn.BatchNorm1d):
         centred = features - mean
         variance = sum_over_processes(centred.square().sum(0)) / masks
         with torch.no_grad():
-            self.running_mean.lerp_(mean, MOMENTUM)
-            self.running_var.lerp_(variance * (masks / (masks - 1)), MOMENTUM)
             self.num_batches_tracked.add_(1)
+            share = 1 / self.num_batches_tracked if self.momentum is None else mean.new_tensor(self.momentum)
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance * (masks / (masks - 1)), share)
         return centred * (variance + self.eps).rsqrt()

@@ -1,6 +1,7 @@
 """Stage 1 as it trains: in several processes, in passes, in half precision, without waiting for the device."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from alto_models.data.crops import CropBatch
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.optimizer import build_optimizer
 from alto_models.tokenizer.quantizer import nearest_codes
-from alto_models.tokenizer.stage1 import BatchTensors, Stage1, Stage1Settings
+from alto_models.tokenizer.stage1 import BatchTensors, Stage1, Stage1Settings, settle_statistics
 from alto_models.tokenizer.stage1_5 import PredictorSettings, PredictorTraining
 from alto_models.training.loop import StepResult, Training
 from alto_models.training.processes import own_share
@@ -95,6 +96,7 @@ def train(folder: Path, crops_per_pass: int | None = None, steps: int = STEPS, *
         **options,
     )
     training.run(0, Bar())
+    settle_statistics(model, [doubled(crops_of(step, range(CROPS))) for step in range(4)])
     (folder / "curve.json").write_text(json.dumps(curve))
     return training
 
@@ -196,6 +198,47 @@ def run_one_step(model: MaskTokenizer, forward: object) -> None:
     torch.nn.utils.clip_grad_norm_([each for each in model.parameters() if each.requires_grad], 1.0)
     optimizer.step()
     result.after_update()
+
+
+def test_settled_statistics_are_the_moments_of_the_final_weights() -> None:
+    torch.manual_seed(0)
+    model = MaskTokenizer(TINY).train()
+    for step in range(5):
+        model.encode(crops_of(step, range(CROPS)).masks)
+    with torch.no_grad():  # weights that moved, and moments that lag behind
+        model.project.linear.bias += 3.0
+    batches = [crops_of(step, range(CROPS)) for step in range(3)]
+    settle_statistics(model, batches)
+    assert not model.training
+    with torch.no_grad():
+        projected = [model.project.linear(model.encoder(batch.masks).latents).flatten(1) for batch in batches]
+    normalise = model.project.normalise
+    torch.testing.assert_close(
+        normalise.running_mean, torch.stack([each.mean(0) for each in projected]).mean(0)
+    )
+    torch.testing.assert_close(
+        normalise.running_var, torch.stack([each.var(0) for each in projected]).mean(0)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a processor needs g++")
+def test_compiled_parts_compute_the_same() -> None:
+    losses = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = MaskTokenizer(TINY)
+        if compiled:
+            model.encoder.compile()
+            model.detokenizer.compile()
+        stage = Stage1(model, SETTINGS, STEPS, seed=3)
+        result = stage.forward(12, crops_of(12, range(CROPS)))
+        result.loss.backward()
+        gradient = model.encoder.latents.grad
+        assert gradient is not None
+        losses.append((result.loss.item(), gradient.norm().item()))
+        assert not any("_orig_mod" in name for name in model.state_dict())
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)  # sums in another order, and few masks
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
