@@ -2,9 +2,9 @@
 
 Takes the sample data beside the project (`../shared/data`): photos in COCO layout, made a shard by
 `jobs.acquisition.coco_shard`, and SA-1B pairs. They go through the pipeline's own stages: acquired, prepared (split
-by image), mixed with sample scenes, trained on from a tokenizer that knows scenes only, and lengths learned. Reported
-is what the held-out photos give, beside the start, trivial answers and the best that the mask's resolution allows.
-Without --initial-weights the start is trained, too. At the defaults this takes about half an hour on one core.
+by image), mixed with about as many sample scenes, stages 1 and 1.5 trained on both. Reported is what the held-out
+photos give, with and without the photo, beside a tokenizer that knows scenes only, trivial answers and the best that
+the mask's resolution allows. At the defaults this takes about half an hour on one core.
 """
 
 import shutil
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
+from torch import Tensor
 
 from alto_models.data.crops import eligible_masks
 from alto_models.data.masks import MaskImages
@@ -45,10 +46,12 @@ SCENES_HELD_OUT = 0.1
 ALL = 1_000_000  # held-out images
 # Lower ends of the classes of size: the mask's share of the square.
 SIZES = (0.0, 0.01, 0.02, 0.05, 0.15)
-# What training on photos changes in the stage's section: every ability is there from the first step.
-FINE_TUNING: dict[str, Any] = {
-    "initial_weights": "base",
-    "objective": {"images_from": 0.0, "quantize_from": 0.0, "shorten_from": 0.0, "image_dropout": 0.4},
+LENGTHS = (1, 2, 4, 8, 16, 32)
+# What training on photos changes in the stage's section. So few photos teach little about where objects end, so that
+# the codes have to say it: there are more of them, and they learn longer without the photo.
+ON_PHOTOS: dict[str, Any] = {
+    "tokenizer": {"max_length": 32, "codebook_size": 1024},
+    "objective": {"images_from": 0.45, "shorten_from": 0.4, "image_dropout": 0.7, "full_length_share": 0.5},
 }
 
 
@@ -73,15 +76,9 @@ def stage_section(profile: str, stage: str, changes: dict[str, Any]) -> dict[str
     return override(section, changes, stage)
 
 
-def train_stage1(
-    folder: Path, section: dict[str, Any], prepared: Path, initial_weights: Path | None = None
-) -> Path:
+def train_stage1(folder: Path, section: dict[str, Any], prepared: Path) -> Path:
     """Checkpoint that stage 1 leaves."""
-    inputs = {"prepare_sa1b": prepared}
-    if initial_weights is not None:
-        inputs["base_weights"] = folder / "base_weights"
-        shutil.copytree(initial_weights, inputs["base_weights"] / "tokenizer")
-    context = stage_context(folder, "tokenizer_stage1", inputs=inputs)
+    context = stage_context(folder, "tokenizer_stage1", inputs={"prepare_sa1b": prepared})
     tokenizer_stage1.run(tokenizer_stage1.Config.model_validate(section), context)
     return context.output
 
@@ -95,6 +92,20 @@ def train_lengths(folder: Path, section: dict[str, Any], prepared: Path, stage1:
     return context.output
 
 
+class WithoutImages(MaskTokenizer):
+    """A tokenizer that is never shown an image."""
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        return self.embedding_without_image(len(images))
+
+
+def blinded(model: MaskTokenizer) -> MaskTokenizer:
+    """The same tokenizer without images."""
+    blind = WithoutImages(model.config)
+    blind.load_state_dict(model.state_dict())
+    return blind.eval()
+
+
 class HeldOut:
     """Held-out photos, as the stages would evaluate them."""
 
@@ -106,9 +117,9 @@ class HeldOut:
         self._images = MaskImages(photos, "held_out")
 
     def scores(self, model: MaskTokenizer) -> Scores:
+        """At those LENGTHS that the tokenizer has, and its full one."""
         longest = model.config.max_length
-        lengths = sorted({1, 2, 4, 8, longest // 2, longest} & set(range(1, longest + 1)))
-        return evaluate(model, self.views, lengths)
+        return evaluate(model, self.views, [*(length for length in LENGTHS if length < longest), longest])
 
     def baselines(self) -> dict[str, float]:
         """Of trivial answers; the mean mask is that of the training photos."""
@@ -141,20 +152,20 @@ def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 def by_length(named: dict[str, Scores]) -> str:
-    """Table of mean IoUs by view and length; the start has not learned any lengths of its own."""
-    lengths = next(iter(named.values())).lengths.tolist()
+    """Table of mean IoUs by view and length."""
+    lengths = sorted({int(length) for scores in named.values() for length in scores.lengths})
     rows = []
     for name, scores in named.items():
         for kind in (WHOLE, CROP, None):
-            figures = [scores.mean_iou(kind, length) for length in lengths]
-            chosen = f"{scores.mean_iou(kind):.3f} ({_mean_length(scores, kind):.1f})"
-            rows.append([name, kind or "both", *(f"{figure:.3f}" for figure in figures), chosen])
+            figures = [
+                f"{scores.mean_iou(kind, length):.3f}" if length in scores.lengths else ""
+                for length in lengths
+            ]
+            of_kind = [kind in (None, own) for own in scores.kinds]
+            chosen = f"{scores.mean_iou(kind):.3f} ({scores.predicted[of_kind].mean():.1f})"
+            rows.append([name, kind or "both", *figures, chosen])
     columns = ["tokenizer", "view", *(f"{length} codes" for length in lengths), "predicted (mean length)"]
     return table(columns, rows)
-
-
-def _mean_length(scores: Scores, kind: str | None) -> float:
-    return float(scores.predicted[[kind in (None, own) for own in scores.kinds]].mean())
 
 
 def by_size(named: dict[str, Scores], mask_size: int) -> str:
@@ -171,10 +182,10 @@ def by_size(named: dict[str, Scores], mask_size: int) -> str:
 
 
 def compare(
-    data: Path, profile: str, scenes: int, steps: Sequence[int | None], initial_weights: Path | None
+    data: Path, profile: str, scenes: int, steps: Sequence[int | None], scenes_only: Path | None
 ) -> str:
-    """steps: of training on scenes, on photos, and of the lengths; None: the profile's."""
-    on_scenes, on_photos, on_lengths = ({"steps": count} if count else {} for count in steps)
+    """steps: of stage 1 and 1.5, None for the profile's; scenes_only: a tokenizer to compare with."""
+    of_stage1, of_lengths = ({"steps": count} if count else {} for count in steps)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = prepare_photos(folder, data)
@@ -182,35 +193,35 @@ def compare(
         mixture = folder / "mixture"
         shutil.copytree(photos, mixture)
         shutil.copytree(drawn, mixture / "scenes")
-        if initial_weights is None:
-            section = stage_section(profile, "tokenizer_stage1", on_scenes)
-            initial_weights = train_stage1(folder / "start", section, drawn)
-        start = load_tokenizer(initial_weights)
-        sizes = {"tokenizer": start.config.model_dump(mode="json")}
-        section = stage_section(profile, "tokenizer_stage1", FINE_TUNING | on_photos) | sizes
-        tuned = train_stage1(folder / "tuned", section, mixture, initial_weights)
-        lengths = stage_section(profile, "tokenizer_stage1_5", on_lengths)
-        model = load_tokenizer(train_lengths(folder / "tuned", lengths, mixture, tuned))
-        return _report(HeldOut(folder, photos, section), start, model)
+        section = stage_section(profile, "tokenizer_stage1", ON_PHOTOS | of_stage1)
+        stage1 = train_stage1(folder, section, mixture)
+        lengths = stage_section(profile, "tokenizer_stage1_5", of_lengths)
+        models = {"photos and scenes": load_tokenizer(train_lengths(folder, lengths, mixture, stage1))}
+        if scenes_only is not None:
+            models["scenes only"] = load_tokenizer(scenes_only)
+        return _report(HeldOut(folder, photos, section), models)
 
 
-def _report(held_out: HeldOut, start: MaskTokenizer, model: MaskTokenizer) -> str:
-    named = {"scenes only": held_out.scores(start), "trained on photos": held_out.scores(model)}
+def _report(held_out: HeldOut, models: dict[str, MaskTokenizer]) -> str:
+    named: dict[str, Scores] = {}
+    for name, model in models.items():
+        named |= {name: held_out.scores(model), f"{name}, no photo": held_out.scores(blinded(model))}
     trivial = ", ".join(
         f"{name.replace('_', ' ')} {value:.3f}" for name, value in held_out.baselines().items()
     )
-    reached, best = held_out.original_ious(model)
+    (ours, *_), size = models.values(), held_out.config.tokenizer.mask_size
+    reached, best = held_out.original_ious(ours)
     images = len({view.image_id for view in held_out.views})
     masks = sum(len(view.masks) for view in held_out.views)
     return "\n\n".join(
         [
             f"{masks} masks of {images} held-out photos, {held_out.config.steps:,} steps on photos and scenes "
-            f"({machine()}). IoU at {model.config.mask_size} pixels; trivial answers: {trivial}.",
+            f"({machine()}). IoU at {size} pixels; trivial answers: {trivial}.",
             by_length(named),
             "All codes, by size:",
-            by_size(named, model.config.mask_size),
+            by_size(named, size),
             f"Whole-image objects at the photos' own resolution: IoU {reached.mean():.3f}; a perfect mask of "
-            f"{model.config.mask_size} pixels would have {best.mean():.3f}.",
+            f"{size} pixels would have {best.mean():.3f}.",
         ]
     )
 
@@ -220,14 +231,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="sample data (default ../shared/data)")
     parser.add_argument("--profile", default="small", help="whose stages are run (default small)")
     parser.add_argument("--scenes", type=int, default=80, help="sample scenes beside the photos (default 80)")
-    parser.add_argument("--initial-weights", type=Path, help="stage 1 of a tokenizer to start from")
-    parser.add_argument("--scene-steps", type=int, help="of training the start (default: the profile's)")
-    parser.add_argument("--steps", type=int, help="of training on photos (default: the profile's)")
-    parser.add_argument("--length-steps", type=int, help="of training the lengths (default: the profile's)")
+    parser.add_argument("--steps", type=int, help="of stage 1 (default: the profile's)")
+    parser.add_argument("--length-steps", type=int, help="of stage 1.5 (default: the profile's)")
+    parser.add_argument("--scenes-only", type=Path, help="tokenizer trained on scenes, to compare with")
     options = parser.parse_args()
-    steps = (options.scene_steps, options.steps, options.length_steps)
+    steps = (options.steps, options.length_steps)
     try:
-        text = compare(options.data, options.profile, options.scenes, steps, options.initial_weights)
+        text = compare(options.data, options.profile, options.scenes, steps, options.scenes_only)
     except InputError as error:
         sys.exit(f"error: {error}")
     publish("real_masks", text, options.write, REPORT)

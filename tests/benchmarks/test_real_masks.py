@@ -66,6 +66,6 @@ def test_a_perfect_small_mask_bounds_what_is_reached(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not real_masks.DATA.is_dir(), reason="real sample data (../shared/data) is not here")
 def test_the_benchmark_runs() -> None:
-    text = real_masks.compare(real_masks.DATA, "smoke", scenes=24, steps=(4, 4, 4), initial_weights=None)
+    text = real_masks.compare(real_masks.DATA, "smoke", scenes=24, steps=(4, 4), scenes_only=None)
     assert "masks of 22 held-out photos" in text
-    assert "| trained on photos | both |" in text
+    assert "| photos and scenes, no photo | both |" in text
