@@ -25,6 +25,8 @@ class LengthPredictor(nn.Module):
         super().__init__()
         width, tokens = config.width, 1 + config.max_length
         self.normalise = NormaliseOverMasks(tokens * width)
+        # Long training leaves features with variances down to 1e-10 around means of order 1.
+        self.normalise.eps = 1e-12
         self.narrow = nn.Linear(width, width // 4)
         self.query = nn.Sequential(
             nn.Linear(tokens * (width // 4), width),
