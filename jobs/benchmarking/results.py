@@ -179,7 +179,7 @@ class LengthPoint(Result):
 class OracleLength(Result):
     """The shortest prefix whose IoU is within `tolerance` of the full length's, mask by mask.
 
-    regret: mean of predicted minus oracle length, in codes.
+    regret: mean of predicted minus oracle length, in codes. iou_regret: mean of oracle minus predicted IoU.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -188,6 +188,7 @@ class OracleLength(Result):
     iou: float
     mean_length: float
     regret: float
+    iou_regret: float
 
 
 class TokenizerMetrics(Result):
@@ -195,6 +196,7 @@ class TokenizerMetrics(Result):
 
     iou, boundary_iou, mean_length: at the predicted lengths. iou_whole_image: of masks drawn on the whole
     image, as the language model's are. fixed_iou: with the same mean length for all masks.
+    adaptive_gain_interval: of iou - fixed_iou, with 95 % confidence.
     length_complexity: Spearman correlation of predicted length and contour length.
     """
 
@@ -206,6 +208,7 @@ class TokenizerMetrics(Result):
     mean_length: float
     iou_whole_image: float
     fixed_iou: float
+    adaptive_gain_interval: tuple[float, float]
     length_complexity: float
     oracle: OracleLength
     baselines: dict[str, float]

@@ -37,7 +37,15 @@ TOKENIZER = {
     "iou_whole_image": 0.71,
     "fixed_iou": 0.74,
     "length_complexity": 0.53,
-    "oracle": {"tolerance": 0.02, "iou": 0.759, "mean_length": 5.5, "regret": 1.9, "absolute_regret": 2.5},
+    "adaptive_gain_interval": [0.018, 0.031],
+    "oracle": {
+        "tolerance": 0.02,
+        "iou": 0.759,
+        "mean_length": 5.5,
+        "regret": 1.9,
+        "absolute_regret": 2.5,
+        "iou_regret": -0.005,
+    },
     "baselines": {"mean_mask": 0.31},
     "by_length": [
         {
