@@ -10,6 +10,7 @@ import typer
 from data_contracts.errors import InputError
 from jobs.runner.layout import StageAddress, project_root
 from orchestration import benchmark, convert, register
+from orchestration.segment import segment
 from orchestration.tokenize import detokenize, tokenize
 
 app = typer.Typer(
@@ -103,6 +104,7 @@ def ui(
 
 app.command()(tokenize)
 app.command()(detokenize)
+app.command()(segment)
 
 
 app.add_typer(convert.app, name="convert")
