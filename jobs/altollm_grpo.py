@@ -24,7 +24,7 @@ from alto_models.altollm.grpo import Variant, advantages, grpo_loss
 from alto_models.altollm.rewards import Reward, RewardWeights, reward
 from alto_models.altollm.scoring import AnswerLogProbs, Group, answer_log_probs
 from alto_models.altollm.segmenting import decode_answers
-from alto_models.altollm.vocabulary import PADDING, token_id
+from alto_models.altollm.vocabulary import padding_id
 from alto_models.data.referring import ReferringImage, ReferringImages, ReferringRecord
 from alto_models.metrics import overlap
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
@@ -117,7 +117,7 @@ class Optimisation:
         self.llm = llm
         self.mask_tokenizer = mask_tokenizer
         self.max_length = mask_tokenizer.config.max_length
-        self.padding = token_id(llm.tokenizer, PADDING)
+        self.padding = padding_id(llm.tokenizer)
         self.images = ReferringImages(context.inputs["prepare_referring"], "train")
         self.reference = AltoLLM.load(context.inputs["altollm_sft"]).model if config.kl_weight else None
         llm.model.requires_grad_(False)

@@ -34,7 +34,7 @@ from alto_models.altollm.optimizer import build_optimizer
 from alto_models.altollm.packing import pack
 from alto_models.altollm.processor import normalise
 from alto_models.altollm.supervised import score_answers
-from alto_models.altollm.vocabulary import PADDING, build_word_tokenizer, token_id
+from alto_models.altollm.vocabulary import build_word_tokenizer, padding_id
 from alto_models.data.referring import ReferringImages
 from alto_models.tokenizer.model import load_tokenizer
 from alto_models.training.loop import StepResult, Training
@@ -117,7 +117,7 @@ def train(config: Config, context: StageContext, llm: AltoLLM, examples: list[Ex
         box_first=config.box_first,
         no_target_weight=config.no_target_weight,
     )
-    padding = token_id(llm.tokenizer, PADDING)
+    padding = padding_id(llm.tokenizer)
 
     def forward(step: int) -> StepResult:
         rng = np.random.default_rng([context.seed, step])

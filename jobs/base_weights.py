@@ -4,23 +4,24 @@ The output holds one folder a model (`altollm`, `tokenizer`), a copy of the chec
 parameters. A model without a source is left out: its stage then starts from nothing.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 
 from pydantic import Field
 
+from alto_models.weight_files import weights_sha256
 from data_contracts.errors import InputError
 from jobs.runner.context import JobConfig, StageContext, StageReport
 
-_BLOCK = 2**20
-
 
 class Source(JobConfig):
-    """A checkpoint folder: `config.json`, `model.safetensors` and what else belongs to it."""
+    """A checkpoint folder: `config.json`, weights in one safetensors file or in shards, and what else belongs to it."""
 
     folder: Path = Field(description="relative to the project root, or absolute")
-    sha256: str = Field(description="of model.safetensors", pattern="^[0-9a-f]{64}$")
+    sha256: str = Field(
+        description="of model.safetensors; of shards: of what `sha256sum` prints of them",
+        pattern="^[0-9a-f]{64}$",
+    )
     licence: str = Field(min_length=1, description="under which the weights may be used")
 
 
@@ -45,27 +46,20 @@ def run(config: Config, context: StageContext) -> StageReport:
 
 
 def _copy(source: Source, target: Path) -> None:
-    weights = source.folder / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"base weights: {weights} does not exist; correct `folder` or set the model to null")
-    found = _sha256(weights)
+    if not source.folder.is_dir():
+        raise InputError(
+            f"base weights: {source.folder} does not exist; correct `folder` or set the model to null"
+        )
+    found = weights_sha256(source.folder)
     if found != source.sha256:
         raise InputError(
-            f"base weights: {weights} has checksum {found}, the parameters say {source.sha256}; "
-            "fetch the file again, or correct `sha256` if the new weights are meant"
+            f"base weights: those in {source.folder} have checksum {found}, the parameters say {source.sha256}; "
+            "fetch them again, or correct `sha256` if the new weights are meant"
         )
     target.mkdir(parents=True)
     for path in sorted(source.folder.iterdir()):
         if path.is_file():
             shutil.copyfile(path, target / path.name)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

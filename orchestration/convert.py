@@ -1,6 +1,5 @@
 """`alto convert`: published weights into the layouts this project reads."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +22,11 @@ def altollm(
 ) -> None:
     """Convert the language model and its tokenizer; token ids stay as they are."""
     from alto_models.published.convert_altollm import convert_altollm
+    from alto_models.weight_files import weights_sha256
 
     done = convert_altollm(source, target)
     print(f"wrote {target}: {done.tensors} tensors in {done.files} file(s), {done.ignored} left out")
+    _print_source("altollm", target, weights_sha256(target))
 
 
 @app.command()
@@ -46,17 +47,18 @@ def tokenizer(
     from alto_models.published.convert_tokenizer import convert_tokenizer
     from alto_models.published.starting_weights import convert_starting_weights, is_sam
     from alto_models.published.tensor_file import read_tensors
+    from alto_models.weight_files import weights_sha256
 
     if is_sam(read_tensors(source)):
         start = convert_starting_weights(source, titok, target)
-        with (target / "model.safetensors").open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
         print(f"wrote {target}: {len(start.tensors)} tensors, {start.ignored} not needed")
-        print(
-            f"for base_weights in params.yaml: tokenizer: {{folder: {target}, sha256: {checksum}, licence: …}}"
-        )
+        _print_source("tokenizer", target, weights_sha256(target))
         return
     if titok is not None:
         raise InputError(f"{source} is a whole mask tokenizer; --titok goes with the weights of SAM")
     config = convert_tokenizer(source, target)
     print(f"wrote {target}: masks of {16 * config.grid} px, up to {config.max_length} codes")
+
+
+def _print_source(model: str, folder: Path, checksum: str) -> None:
+    print(f"for base_weights in params.yaml: {model}: {{folder: {folder}, sha256: {checksum}, licence: …}}")

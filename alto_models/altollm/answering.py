@@ -1,5 +1,6 @@
 """ALToLLM for use: images and prompts in, answers with mask codes out."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class AltoLLM:
     def __init__(self, model: "InternVLForConditionalGeneration", tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.template = Template()
+        self.template = Template.of(tokenizer)
         self.vocabulary = MaskVocabulary.of(tokenizer)
         self.grammar = MaskGrammar(tokenizer, self.vocabulary, model.config.text_config.vocab_size)
         self.turn_end = token_id(tokenizer, self.template.turn_end)
@@ -61,8 +62,10 @@ class AltoLLM:
 
     @property
     def image_size(self) -> int:
-        """Side of the vision tower's square input in pixels."""
-        return int(self.model.config.vision_config.image_size[0])
+        """Side of the square input in pixels, the one that gives the configured number of image tokens."""
+        config = self.model.config
+        tokens_a_side = math.isqrt(config.image_seq_length)
+        return round(tokens_a_side / config.downsample_ratio) * int(config.vision_config.patch_size[0])
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Picture]) -> Tensor:

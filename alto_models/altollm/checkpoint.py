@@ -1,6 +1,6 @@
 """ALToLLM checkpoint folders: what `transformers` writes for model and tokenizer, and nothing else.
 
-`config.json` + `model.safetensors` + the tokenizer's files: transformers alone can load them.
+`config.json` + `model.safetensors`, or shards with an index, + the tokenizer's files: transformers alone can load them.
 """
 
 from pathlib import Path
@@ -17,17 +17,22 @@ from data_contracts.errors import InputError
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
 
+LARGEST_SHARD = "5GB"
+
 
 def save_llm(
     folder: Path,
     model: "InternVLForConditionalGeneration",
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Write the model, in the precision it is in, and its tokenizer into `folder`, made if need be."""
+    """Write the model, in the precision it is in, and its tokenizer into `folder`, made if need be.
+
+    Weights of more than `LARGEST_SHARD` become several files.
+    """
     logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=LARGEST_SHARD)
 
 
 def load_llm(folder: Path) -> tuple["InternVLForConditionalGeneration", PreTrainedTokenizerBase]:

@@ -15,8 +15,11 @@ from alto_models.altollm.vocabulary import (
     REFERENCE_END,
     REFERENCE_START,
     TURN_END,
+    TURN_START,
     USER,
+    token_id,
 )
+from data_contracts.errors import InputError
 
 ADAPTIVE_SUFFIX = "by adaptive length"
 MASK_ANSWER = "The mask appears at {boxes}{mask}."
@@ -36,21 +39,54 @@ def is_no_target(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """Text around the turns of a conversation. All of it but the answer and `turn_end` is prompt."""
+    """Text around the turns of a conversation. All of it but the answer and `turn_end` is prompt.
 
+    By default that of the project's own small models.
+    """
+
+    before_image: str = ""
     before_question: str = USER
     before_answer: str = ASSISTANT
     turn_end: str = TURN_END
 
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Template":
+        """The format that the tokenizer's checkpoint was trained on, known by its tokens.
+
+        Raises InputError naming the token that is missing.
+        """
+        known = tokenizer.get_vocab()
+        if TURN_START in known:
+            token_id(tokenizer, TURN_END)
+            return INTERNVL_TEMPLATE
+        if USER not in known:
+            raise InputError(
+                f"the tokenizer has neither {TURN_START!r} nor {USER!r}: conversations in this checkpoint's format "
+                "are not known"
+            )
+        for token in (ASSISTANT, TURN_END):
+            token_id(tokenizer, token)
+        return cls()
+
     def image_ids(self, tokenizer: PreTrainedTokenizerBase, image_tokens: int) -> list[int]:
-        """The conversation's start: one image."""
-        return _ids(tokenizer, IMAGE_START + IMAGE_CONTEXT * image_tokens + IMAGE_END)
+        """The conversation's start: one image, after the begin of text where the tokenizer sets one."""
+        begin = [token for token in tokenizer("")["input_ids"] if token == tokenizer.bos_token_id]
+        image = IMAGE_START + IMAGE_CONTEXT * image_tokens + IMAGE_END
+        return begin + _ids(tokenizer, self.before_image + image)
 
     def question_ids(self, tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
         return _ids(tokenizer, self.before_question + question + self.before_answer)
 
     def answer_ids(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
         return _ids(tokenizer, answer + self.turn_end)
+
+
+# InternVL's ChatML without a system message: source github.com/OpenGVLab/InternVL, `internvl2_5`.
+INTERNVL_TEMPLATE = Template(
+    before_image=f"{TURN_START}user\n",
+    before_question="\n",
+    before_answer=f"{TURN_END}\n{TURN_START}assistant\n",
+)
 
 
 def mask_answer_ids(

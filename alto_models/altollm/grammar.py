@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from alto_models.altollm.vocabulary import IMAGE_CONTEXT, PADDING, MaskVocabulary, token_id
+from alto_models.altollm.vocabulary import IMAGE_CONTEXT, MaskVocabulary, padding_id, token_id
 
 
 class State(IntEnum):
@@ -34,7 +34,7 @@ class MaskGrammar:
         end = torch.zeros(vocabulary_size, dtype=torch.bool)
         end[vocabulary.end] = True
         text = ~(codes | end)
-        text[[token_id(tokenizer, IMAGE_CONTEXT), token_id(tokenizer, PADDING)]] = False
+        text[[token_id(tokenizer, IMAGE_CONTEXT), padding_id(tokenizer)]] = False
         text[len(tokenizer) :] = False
         self.is_code = codes
         self.allowed = torch.stack([text, codes, codes | end, end])

@@ -17,9 +17,11 @@ from alto_models.altollm.vocabulary import (
     MASK_START,
     PADDING,
     TURN_END,
+    MaskVocabulary,
     add_mask_vocabulary,
     token_id,
 )
+from data_contracts.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
@@ -112,9 +114,16 @@ def grow_vocabulary(
 
     New embeddings are drawn around the mean of the old ones. Start and end of a mask begin as those of a box
     where the base model knows boxes: like a box, a mask is a place written as tokens.
+    Raises InputError where the base model has mask tokens for a larger codebook already.
     """
     known = tokenizer.get_vocab()
     add_mask_vocabulary(tokenizer, codebook_size)
+    found = MaskVocabulary.of(tokenizer).size
+    if found != codebook_size:
+        raise InputError(
+            f"the base model has {found} mask tokens, the mask tokenizer {codebook_size} codes; "
+            "take a base model without mask tokens, or one of this codebook"
+        )
     model.resize_token_embeddings(len(tokenizer))
     embeddings = model.get_input_embeddings().weight
     with torch.no_grad():

@@ -24,6 +24,7 @@ PADDING = "<|endoftext|>"
 TURN_END = "<|im_end|>"
 USER = "<|user|>"
 ASSISTANT = "<|assistant|>"
+TURN_START = "<|im_start|>"
 UNKNOWN = "<unk>"
 
 BASE_TOKENS = (
@@ -73,6 +74,18 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     if found is None:
         raise InputError(f"the tokenizer has no token {token!r}: this checkpoint was not made for ALToLLM")
     return int(found)
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id for the places after a sequence: the tokenizer's padding, else its end of text.
+
+    Never the end of a turn, which answers are trained to say. Raises InputError where there is no other.
+    """
+    turn_end = token_id(tokenizer, TURN_END)
+    for found in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if found is not None and found != turn_end:
+            return int(found)
+    raise InputError(f"the tokenizer has no padding token beside {TURN_END!r}: name one as its pad_token")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,16 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alto_models.altollm.vocabulary import IMAGE_CONTEXT, TURN_END, token_id
-from alto_models.checkpoint import CONFIG_FILE, TENSORS_FILE, load_config
+from alto_models.checkpoint import CONFIG_FILE, load_config
 from alto_models.published.chat_tokenizer import load_chat_tokenizer
 from alto_models.published.internvl_chat import InternVLChat
-from alto_models.published.sharded_tensors import (
-    INDEX_FILE,
-    StoredTensor,
-    stored_tensors,
-    write_tensors,
-)
+from alto_models.published.sharded_tensors import StoredTensor, stored_tensors, write_tensors
 from alto_models.published.tensor_names import Selection, destinations, is_ignored
+from alto_models.weight_files import INDEX_FILE, TENSORS_FILE
 from data_contracts.errors import InputError, first_line
 
 if TYPE_CHECKING:

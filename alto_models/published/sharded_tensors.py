@@ -14,10 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from alto_models.checkpoint import TENSORS_FILE
+from alto_models.weight_files import INDEX_FILE, TENSORS_FILE, read_index
 from data_contracts.errors import InputError
 
-INDEX_FILE = "model.safetensors.index.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -53,7 +52,7 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
         if not (folder / TENSORS_FILE).is_file():
             raise InputError(_nothing_to_read(folder))
         return _stored_in(folder / TENSORS_FILE)
-    indexed = _read_index(index)
+    indexed = read_index(index)
     tensors = [tensor for name in sorted(set(indexed.values())) for tensor in _stored_in(folder / name)]
     if duplicate := len(tensors) - len({tensor.name for tensor in tensors}):
         raise InputError(f"{index}: {duplicate} tensors are in more than one shard; copy the folder again")
@@ -96,22 +95,6 @@ def _nothing_to_read(folder: Path) -> str:
             "get the checkpoint as safetensors"
         )
     return f"{folder}: no weights here ({TENSORS_FILE} or {INDEX_FILE} is missing)"
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    """name -> shard of every tensor."""
-    try:
-        indexed = json.loads(path.read_text())["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not an index of shards (no weight_map); copy it again") from error
-    if not isinstance(indexed, dict) or not indexed:
-        raise InputError(f"{path}: weight_map names no tensors; copy it again")
-    for name, shard in indexed.items():
-        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise InputError(
-                f"{path}: tensor {name} is said to be in {shard!r}, not a .safetensors file of this folder"
-            )
-    return indexed
 
 
 def _stored_in(path: Path) -> list[StoredTensor]:

@@ -39,8 +39,9 @@ def test_parameter_counts_are_near_the_published_ones(paper: MaskTokenizer) -> N
 
     What differs: our encoder has a stem of overlapping convolutions (7.2M) instead of one linear layer a patch
     (0.8M) and positions of sines and cosines instead of learned ones; our length predictor has a query of its own
-    over all latents (13M) where the published one has three linear layers (3.1M); our de-tokenizer has no CLS token, one
-    linear layer from image features instead of two, and its own mask head instead of a pixel decoder's input.
+    over all latents (13M) where the published one has three linear layers (3.1M); our de-tokenizer has no CLS
+    token, one linear layer from image features instead of two, and its own mask head instead of a pixel
+    decoder's input.
     """
     assert millions(paper.pixel_encoder) == pytest.approx(308.3, abs=0.05)
     assert millions(paper.encoder) - millions(paper.encoder.stem) == pytest.approx(

@@ -20,7 +20,10 @@ from transformers import (
     Qwen2Config,
 )
 
-VOCABULARY = ["<unk>", "<s>", "</s>", "a", "cake", "<IMG_CONTEXT>", "<|im_end|>", "<ALTo_Start>", "<TOK_0>"]
+VOCABULARY = [
+    *("<unk>", "<s>", "</s>", "a", "cake", "<IMG_CONTEXT>", "<|im_end|>", "<ALTo_Start>", "<TOK_0>"),
+    "<|im_start|>",
+]
 SPECIAL = [token for token in VOCABULARY if token.startswith("<")]
 IMAGE_TOKEN_ID = VOCABULARY.index("<IMG_CONTEXT>")
 HEADS, KEY_VALUE_HEADS = 4, 2

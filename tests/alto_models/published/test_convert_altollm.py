@@ -16,7 +16,6 @@ from alto_models.altollm.checkpoint import load_llm
 from alto_models.published import convert_altollm as conversion
 from alto_models.published.chat_tokenizer import load_chat_tokenizer
 from alto_models.published.convert_altollm import convert_altollm, needed_shapes
-from alto_models.published.internvl_chat import InternVLChat
 from data_contracts.errors import InputError
 from orchestration.cli import app
 from tests.alto_models.published.internvl_chat_folder import (
@@ -28,6 +27,7 @@ from tests.alto_models.published.internvl_chat_folder import (
     write_shards,
     write_tokenizer,
 )
+from tests.alto_models.published.internvl_sizes import INTERNVL2_5_8B
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "golden" / "internvl_tiny"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared is not there: no reference outputs")
@@ -144,45 +144,9 @@ def test_mask_tokenizer_inside_is_left_out_and_counted(source: Path, tmp_path: P
 
 def test_published_sizes_of_the_8b_model(tmp_path: Path) -> None:
     """InternVL2.5-8B stores 16,150,730,752 bytes in bfloat16 (its index, `total_size`)."""
-    config = InternVLChat.model_validate(
-        {
-            "model_type": "internvl_chat",
-            "downsample_ratio": 0.5,
-            "ps_version": "v2",
-            "select_layer": -1,
-            "vision_config": {
-                "hidden_size": 1024,
-                "intermediate_size": 4096,
-                "num_hidden_layers": 24,
-                "num_attention_heads": 16,
-                "hidden_act": "gelu",
-                "image_size": 448,
-                "patch_size": 14,
-                "qkv_bias": True,
-                "qk_normalization": False,
-                "norm_type": "layer_norm",
-                "layer_norm_eps": 1e-6,
-            },
-            "llm_config": {
-                "model_type": "internlm2",
-                "vocab_size": 92553,
-                "hidden_size": 4096,
-                "intermediate_size": 14336,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-                "num_key_value_heads": 8,
-                "hidden_act": "silu",
-                "max_position_embeddings": 32768,
-                "rope_theta": 1000000,
-                "rope_scaling": {"factor": 2.0, "type": "dynamic"},
-                "rms_norm_eps": 1e-5,
-                "bias": False,
-            },
-        }
-    )
     write_tokenizer(tmp_path)
     tokenizer = load_chat_tokenizer(tmp_path, 92553)
-    needed = needed_shapes(config.to_transformers(tokenizer, IMAGE_TOKEN_ID))
+    needed = needed_shapes(INTERNVL2_5_8B.to_transformers(tokenizer, IMAGE_TOKEN_ID))
     assert 2 * sum(shape.numel() for shape in needed.values()) == 16_150_730_752
 
 
