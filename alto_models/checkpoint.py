@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from alto_models.weight_files import TENSORS_FILE
 from data_contracts.errors import InputError
 
 CONFIG_FILE = "config.json"
-TENSORS_FILE = "model.safetensors"
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 

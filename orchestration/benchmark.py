@@ -1,8 +1,6 @@
 """`alto benchmark`: what a stage measures of the model trained in the lineage, of any model."""
 
-import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -12,6 +10,7 @@ from jobs.runner.context import StageContext
 from jobs.runner.layout import project_root, stage_folder
 from jobs.runner.lineage import read_yaml
 from jobs.runner.metric_log import MetricLog
+from orchestration.atomic_files import new_folder, require_new
 from orchestration.tokenize import ModelOption
 
 app = typer.Typer(help="Measure models as the stages do.", no_args_is_help=True)
@@ -31,8 +30,7 @@ def tokenizer(
     ] = None,
 ) -> None:
     """Measure a mask tokenizer on the current profile's held-out masks, as the stage tokenizer_benchmark does."""
-    if out.exists():
-        raise InputError(f"{out}: exists already; give --out a new folder")
+    require_new(out)
     from alto_models.tokenizer.any_tokenizer import load_any_tokenizer
     from alto_models.training.precision import own_device
     from jobs.tokenizer_benchmark import Config, measure
@@ -47,10 +45,7 @@ def tokenizer(
     config = Config.model_validate(section if images is None else section | {"images": images})
     with tokenizer_folder(model) as folder:
         network = load_any_tokenizer(folder).to(own_device())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
-        output = Path(work, "output")
-        output.mkdir()
+    with new_folder(out) as output:
         context = StageContext(
             stage="tokenizer_benchmark",
             partition=None,
@@ -58,11 +53,10 @@ def tokenizer(
             seed=parameters["seed"],
             inputs={"prepare_sa1b": data},
             output=output,
-            work=Path(work),
-            metric_log=MetricLog(Path(work, "curves.jsonl")),
+            work=output.parent,
+            metric_log=MetricLog(output.parent / "curves.jsonl"),
         )
         report = measure(network, config, context)
-        os.replace(output, out)
     for name, value in report.figures.items():
         print(f"{name:24} {value}")
     for check in report.checks:

@@ -4,7 +4,6 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from PIL import Image, ImageChops, ImageFilter
 from tqdm import tqdm
@@ -13,6 +12,7 @@ from alto_models.altollm.api import Segmentation, Segmenter
 from alto_models.data.files import BoolMask, encode_mask, read_image
 from alto_models.data.shards import Picture
 from data_contracts.errors import InputError, first_line
+from orchestration.atomic_files import new_folder, require_new
 from orchestration.token_lines import safe_name
 
 LINES_FILE = "segments.jsonl"
@@ -42,18 +42,14 @@ def segment_files(
 
     Raises InputError naming the file, and leaves nothing then.
     """
-    if os.path.lexists(out):
-        raise InputError(f"{out}: exists already; give --out a new folder")
+    require_new(out)
     segmenter.check(expressions, max_tokens)
     lines = []
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         with (
-            TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work,
+            new_folder(out) as folder,
             tqdm(total=len(images), desc="Segmenting", unit="image", disable=None) as bar,
         ):
-            folder = Path(work, "output")
-            folder.mkdir()
             for number, path in enumerate(images, start=1):
                 picture = read_image(path)
                 try:
@@ -66,7 +62,6 @@ def segment_files(
                 bar.update(1)
             text = "".join(f"{line.model_dump_json()}\n" for line in lines)
             (folder / LINES_FILE).write_text(text, encoding="utf-8")
-            os.replace(folder, out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written to ({error.strerror or first_line(error)})") from None
     return lines

@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from alto_models import masks as mask_arithmetic
 from alto_models.altollm.answering import AltoLLM, Answer
 from alto_models.altollm.conversation import segment_prompt
 from alto_models.altollm.generation import Questions, Sampling
+from alto_models.altollm.segmenting import decode_answers
 from alto_models.data.files import BoolMask
 from alto_models.data.shards import Picture
 from alto_models.tokenizer.any_tokenizer import load_any_tokenizer
 from alto_models.tokenizer.api import check_wanted, picture_size
 from alto_models.tokenizer.interface import Tokenizer
-from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image
+from alto_models.tokenizer.whole_image import embed_whole_image
 from data_contracts.errors import InputError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -162,7 +162,6 @@ class Segmenter:
         self.check(expressions, max_tokens)
         size = self.limits.check_image(image)
         seen = _SeenImage(
-            size=size,
             by_llm=self.llm.encode_images([image]),
             by_tokenizer=embed_whole_image(self.tokenizer, [image]),
         )
@@ -172,10 +171,10 @@ class Segmenter:
             batch = expressions[start : start + self.batch_size]
             prompts = [segment_prompt(text, adaptive=adaptive) for text in batch]
             answers = self._answer(seen, prompts, min(longest, max_tokens or longest))
-            rles = self._decode(seen, [answer for answer, _ in answers])
+            masks = decode_answers(self.tokenizer, seen.by_tokenizer, size, [answer for answer, _ in answers])
             found += [
-                _segmentation(text, answer, score, rle)
-                for text, (answer, score), rle in zip(batch, answers, rles, strict=True)
+                _segmentation(text, answer, score, mask)
+                for text, (answer, score), mask in zip(batch, answers, masks, strict=True)
             ]
         return found
 
@@ -204,27 +203,11 @@ class Segmenter:
             scored.append((answer, sum(counted) / len(counted)))
         return scored
 
-    def _decode(self, image: "_SeenImage", answers: Sequence[Answer]) -> list[mask_arithmetic.Rle]:
-        """A mask an answer, decoded together; an empty one where the answer has none."""
-        height, width = image.size
-        empty = mask_arithmetic.compress_runs(np.array([height * width]), height, width)
-        rles = [empty] * len(answers)
-        drawn = [index for index, answer in enumerate(answers) if _has_mask(answer)]
-        if drawn:
-            codes = pad_sequence([torch.tensor(answers[index].codes) for index in drawn], batch_first=True)
-            lengths = torch.tensor([answers[index].length for index in drawn])
-            sizes = [image.size] * len(drawn)
-            decoded = decode_to_image(self.tokenizer, codes, lengths, image.by_tokenizer, sizes)
-            for index, mask in zip(drawn, decoded, strict=True):
-                rles[index] = mask_arithmetic.encode(mask)
-        return rles
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _SeenImage:
-    """size: (H, W). by_llm: (1, image tokens, width). by_tokenizer: (1, C, F, F)."""
+    """by_llm: (1, image tokens, width). by_tokenizer: (1, C, F, F)."""
 
-    size: tuple[int, int]
     by_llm: Tensor
     by_tokenizer: Tensor
 
@@ -246,8 +229,9 @@ def _has_mask(answer: Answer) -> bool:
     return bool(answer.codes) and not answer.malformed
 
 
-def _segmentation(expression: str, answer: Answer, score: float, rle: mask_arithmetic.Rle) -> Segmentation:
+def _segmentation(expression: str, answer: Answer, score: float, mask: BoolMask) -> Segmentation:
     codes = answer.codes if _has_mask(answer) else ()
+    rle = mask_arithmetic.encode(mask if codes else np.zeros_like(mask))
     return Segmentation(
         expression=expression,
         codes=codes,

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alto_models.altollm.answering import Answer
-from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.tokenizer.interface import Tokenizer
 from alto_models.tokenizer.whole_image import decode_to_image
 
 BinaryMask = NDArray[np.bool_]
 
 
 def decode_answers(
-    tokenizer: MaskTokenizer,
+    tokenizer: Tokenizer,
     image_embedding: Tensor,
     size: tuple[int, int],
     answers: Sequence[Answer],

@@ -44,7 +44,7 @@ class PredictorTraining:
     def __init__(self, model: MaskTokenizer, settings: PredictorSettings) -> None:
         self.model = model
         self.settings = settings
-        device = model.no_image.device
+        device = model.device
         self.prefix_lengths = spread_lengths(model.config.max_length, settings.prefixes).to(device)
         model.requires_grad_(False)
         model.length_predictor.requires_grad_(True)

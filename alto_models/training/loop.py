@@ -151,9 +151,10 @@ class Training:
         self._unchecked.clear()
 
     def _save(self, done: int) -> None:
+        recent = _over_processes(self._recent)
         if process_rank() > 0:
             return
-        extra = {"recent": [dict(figures) for figures in self._recent], "scaler": self._scaler.state_dict()}
+        extra = {"recent": recent, "scaler": self._scaler.state_dict()}
         if self._average is not None:
             extra["average"] = self._average.values
         save_training_state(self.folder, done, self.model, self.optimizer, extra)
@@ -192,6 +193,14 @@ def _stacked_means(points: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Mean of each figure over the points that have it; stays on the device."""
     names = dict.fromkeys(name for point in points for name in point)
     return {name: torch.stack([point[name] for point in points if name in point]).mean() for name in names}
+
+
+def _over_processes(points: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The points with each figure averaged over processes, so that a run of other processes can go on with them."""
+    if not points:
+        return []
+    values = iter(mean_over_processes(torch.stack([value for point in points for value in point.values()])))
+    return [{name: next(values) for name in point} for point in points]
 
 
 def _means(points: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:

@@ -53,7 +53,8 @@ def run(address: StageAddress) -> None:
     with joined_processes():
         if launched_rank() == 0:
             run_first(root, address)
-        elif (job := announced()) is not None:
+            announce(None)
+        while launched_rank() > 0 and (job := announced()) is not None:
             execute(JobSpec.read(job))
 
 
@@ -64,8 +65,6 @@ def run_first(root: Path, address: StageAddress) -> None:
         run_inside_dvc(root, address, launch)
         return
     recorded = run_stage(root, address, launch)
-    if recorded.how != "ran":
-        announce(None)
     print(f"{address}: {recorded.how}, data version {recorded.data_version}")
 
 

@@ -5,16 +5,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from jobs.runner.context import JobConfig
 from jobs.runner.layout import StageAddress
 
 
-class Resources(BaseModel):
+class Resources(JobConfig):
     """What a job may use; asking for more makes no stage stale.
 
     cpus: threads of a job. processes: of each stage that trains in several (torchrun on one machine), by stage.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpus: int = Field(gt=0)
     processes: dict[str, int] = Field(default_factory=dict)

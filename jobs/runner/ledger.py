@@ -32,6 +32,7 @@ from data_contracts.errors import InputError
 from jobs.runner.job_spec import JobSpec, Resources
 from jobs.runner.layout import StageAddress, stage_folder, stage_of_path
 from jobs.runner.stage_lock import StageLock
+from jobs.runner.worker import parse_config
 
 Origin = Literal["unchanged", "restored", "ran"]
 
@@ -154,7 +155,7 @@ class Ledger:
         stage.save_deps()
         parameters = tracked_parameters(stage)
         settings = yaml.safe_load((self.root / "params.yaml").read_text())
-        resources = Resources.model_validate(settings["resources"])
+        resources = parse_config(Resources, "resources", settings["resources"])
         hashes = input_hashes(stage)
         fingerprint = hashlib.md5(json.dumps([stage.cmd, hashes], sort_keys=True).encode()).hexdigest()
         upstream = sorted({name for dep in stage.deps if (name := stage_of_path(dep.def_path))})

@@ -1,7 +1,9 @@
 """Several processes of one job, as `torchrun` starts them. The first one (rank 0) writes results and records."""
 
+import ctypes
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,14 @@ def launched_processes() -> int:
 
 def launched_rank() -> int:
     return int(os.environ.get("RANK", "0"))
+
+
+def end_with_launcher() -> None:
+    """Let the system stop this process when torchrun is killed: it starts each process in a session of its own,
+    where a killed run would otherwise go on writing beside the one that resumes it."""
+    if sys.platform == "linux" and launched_processes() > 1:
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 @contextmanager
@@ -34,6 +44,7 @@ def joined_processes() -> Iterator[None]:
         yield
         dist.barrier()
         return
+    end_with_launcher()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
@@ -45,7 +56,7 @@ def joined_processes() -> Iterator[None]:
 
 
 def announce(job: Path | None) -> None:
-    """Tell the other processes which job the first one begins, None for none."""
+    """Tell the other processes which job the first one begins, None for no further one."""
     if launched_processes() > 1:
         _broadcast(str(job) if job else None)
 

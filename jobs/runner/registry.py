@@ -74,7 +74,8 @@ def register_folder(root: Path, folder: Path, model: str, licence: str) -> Regis
 
     Aliases stay as they are. Such a version has no tag `stage`: it belongs to no lineage.
     """
-    from alto_models.checkpoint import CONFIG_FILE, TENSORS_FILE
+    from alto_models.checkpoint import CONFIG_FILE
+    from alto_models.weight_files import TENSORS_FILE
 
     use_project_store(root)
     from mlflow import MlflowClient

@@ -12,13 +12,12 @@ import torch
 
 from alto_models.altollm import rewards, supervised
 from alto_models.altollm.answering import AltoLLM
-from alto_models.checkpoint import save_checkpoint
-from alto_models.tokenizer.model import MaskTokenizer
 from data_contracts.errors import InputError
-from jobs import altollm_grpo, altollm_sft, base_weights, mask_tokens
+from jobs import altollm_grpo, altollm_sft, base_weights
 from jobs.runner.context import StageReport
 from tests.alto_models.tokenizer.tiny import TINY
-from tests.jobs.tokenizer_example import context, parameters, write_prepared_records
+from tests.jobs.tokenized_records import write_tokenized_records
+from tests.jobs.tokenizer_example import context, parameters
 
 
 class Killed(Exception):
@@ -35,18 +34,10 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Everything SFT reads: records, an untrained mask tokenizer, its codes, and no base weights."""
+    """Everything SFT reads, with no base weights."""
     folder = tmp_path_factory.mktemp("inputs")
-    torch.manual_seed(3)
-    save_checkpoint(folder / "tokenizer", TINY, MaskTokenizer(TINY).state_dict())
-    found = {
-        "prepare_referring": write_prepared_records(folder / "records", "discs"),
-        "tokenizer_stage1_5": folder / "tokenizer",
-    }
-    run = context(folder, "mask_tokens", **found)
-    mask_tokens.run(mask_tokens.Config.model_validate(parameters("mask_tokens")), run)
     (folder / "base").mkdir()
-    return found | {"mask_tokens": run.output, "base_weights": folder / "base"}
+    return write_tokenized_records(folder) | {"base_weights": folder / "base"}
 
 
 def run_sft(inputs: dict[str, Path], folder: Path, **changes: Any) -> tuple[Path, StageReport]:

@@ -3,19 +3,17 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from alto_models.altollm.answering import AltoLLM
 from alto_models.altollm.conversation import INTERNVL_TEMPLATE
-from alto_models.checkpoint import save_checkpoint
 from alto_models.published.convert_altollm import convert_altollm
-from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.weight_files import INDEX_FILE, weights_sha256
 from data_contracts.errors import InputError
-from jobs import altollm_grpo, altollm_sft, base_weights, mask_tokens
+from jobs import altollm_grpo, altollm_sft, base_weights
 from tests.alto_models.published.internvl_chat_folder import network, write_folder
 from tests.alto_models.tokenizer.tiny import TINY
-from tests.jobs.tokenizer_example import context, parameters, write_prepared_records
+from tests.jobs.tokenized_records import write_tokenized_records
+from tests.jobs.tokenizer_example import context, parameters
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "internvl_tiny"
 needs_golden = pytest.mark.skipif(
@@ -25,17 +23,7 @@ needs_golden = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Records, an untrained mask tokenizer and its codes."""
-    folder = tmp_path_factory.mktemp("inputs")
-    torch.manual_seed(3)
-    save_checkpoint(folder / "tokenizer", TINY, MaskTokenizer(TINY).state_dict())
-    found = {
-        "prepare_referring": write_prepared_records(folder / "records", "discs"),
-        "tokenizer_stage1_5": folder / "tokenizer",
-    }
-    run = context(folder, "mask_tokens", **found)
-    mask_tokens.run(mask_tokens.Config.model_validate(parameters("mask_tokens")), run)
-    return found | {"mask_tokens": run.output}
+    return write_tokenized_records(tmp_path_factory.mktemp("inputs"))
 
 
 def base_of(published: Path, folder: Path) -> Path:
