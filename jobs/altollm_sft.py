@@ -8,7 +8,6 @@ measured on the `val` split, beside the starting point.
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import Field
 
@@ -17,47 +16,23 @@ from alto_models.altollm.boxes import box_words
 from alto_models.altollm.checkpoint import load_llm
 from alto_models.altollm.conversation import MASK_ANSWER, NO_TARGET_ANSWER, segment_prompt
 from alto_models.altollm.evaluation import HeldOut, evaluate, spread
-from alto_models.altollm.examples import (
-    BranchMaker,
-    ExampleImage,
-    draw_branches,
-    join_examples,
-    read_mask_codes,
-)
-from alto_models.altollm.network import (
-    NetworkConfig,
-    build_network,
-    grow_vocabulary,
-    image_embeddings,
-)
+from alto_models.altollm.examples import join_examples, read_mask_codes
+from alto_models.altollm.network import NetworkConfig, build_network, grow_vocabulary
 from alto_models.altollm.optimizer import build_optimizer
-from alto_models.altollm.packing import pack
-from alto_models.altollm.processor import normalise
-from alto_models.altollm.supervised import score_answers
-from alto_models.altollm.vocabulary import build_word_tokenizer, padding_id
+from alto_models.altollm.supervised import SupervisedLoss
+from alto_models.altollm.vocabulary import build_word_tokenizer
 from alto_models.data.referring import ReferringImages
 from alto_models.tokenizer.model import load_tokenizer
 from alto_models.training.loop import StepResult, Training
+from alto_models.training.processes import own_share
 from alto_models.training.schedule import LearningRate
+from jobs.altollm_batches import BatchConfig, SupervisedBatches
 from jobs.altollm_pictures import save_curves, save_samples
-from jobs.altollm_sampling import batch_of
-from jobs.runner.context import Check, JobConfig, StageContext, StageReport
+from jobs.runner.context import Check, StageContext, StageReport
 
 
-class Config(JobConfig):
-    """Sizes are per optimizer step."""
-
+class Config(BatchConfig):
     steps: int = Field(gt=0)
-    images_per_step: int = Field(gt=0)
-    records_per_image: int = Field(gt=0, description="packed into one sequence, at most")
-    code_half_life: float | None = Field(
-        gt=0, description="codes after which their weight in the loss has halved; null: all weigh the same"
-    )
-    box_first: bool = Field(description="answers name the boxes of the objects before the mask")
-    no_target_weight: float = Field(
-        gt=0, description="in the loss, of the first token of an answer that says there is no such object"
-    )
-    adaptive_share: float = Field(ge=0, le=1, description="of prompts that ask for an adaptive length")
     learning_rate: LearningRate
     weight_decay: float = Field(ge=0)
     save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
@@ -77,7 +52,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     held_out = HeldOut.of(spread(val, config.evaluated_images), mask_tokenizer)
     before = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
 
-    train(config, context, llm, examples)
+    train(config, context, llm, SupervisedBatches(config, llm, examples, context.seed))
 
     full = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
     adaptive = evaluate(llm, mask_tokenizer, held_out, adaptive=True)
@@ -107,37 +82,15 @@ def start(config: Config, base: Path, images: ReferringImages, codebook_size: in
     return AltoLLM(model, tokenizer)
 
 
-def train(config: Config, context: StageContext, llm: AltoLLM, examples: list[ExampleImage]) -> None:
+def train(config: Config, context: StageContext, llm: AltoLLM, batches: SupervisedBatches) -> None:
     """Train `llm` in place, from the last checkpoint in `context.work` on."""
-    maker = BranchMaker(
-        llm.tokenizer,
-        llm.vocabulary,
-        llm.template,
-        code_half_life=config.code_half_life,
-        box_first=config.box_first,
-        no_target_weight=config.no_target_weight,
-    )
-    padding = padding_id(llm.tokenizer)
+    objective = SupervisedLoss(llm.model)
+    places = own_share(config.images_per_step)
 
     def forward(step: int) -> StepResult:
-        rng = np.random.default_rng([context.seed, step])
-        chosen = [
-            examples[index] for index in batch_of(step, config.images_per_step, len(examples), context.seed)
-        ]
-        branches = [
-            draw_branches(
-                image, maker, rng, most=config.records_per_image, adaptive_share=config.adaptive_share
-            )
-            for image in chosen
-        ]
-        batch = pack([llm.prefix] * len(chosen), branches, padding)
-        image = image_embeddings(llm.model, normalise(np.stack([image.thumbnail for image in chosen])))
-        scores = score_answers(llm.model, image, batch)
-        return StepResult(
-            loss=scores.loss,
-            samples=[image.image_id for image in chosen],
-            figures={"token_accuracy": scores.token_accuracy},
-        )
+        batch = batches.at(step, places)
+        figures = objective(batch.pixels, batch.packed)
+        return StepResult(loss=figures.pop("loss"), samples=batch.samples, figures=figures)
 
     def log(step: int, figures: Mapping[str, float]) -> None:
         context.log_metrics(step, **figures)

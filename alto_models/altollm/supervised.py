@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from alto_models.altollm.network import hidden_states
+from alto_models.altollm.network import hidden_states, image_embeddings
 from alto_models.altollm.packing import IGNORED, PackedBatch
+from alto_models.training.processes import mean_over_processes
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
@@ -23,9 +24,12 @@ class AnswerScores:
 
     @property
     def loss(self) -> Tensor:
-        """Weighted mean cross-entropy over all learned tokens of the batch."""
+        """Weighted mean cross-entropy over all learned tokens of the batch.
+
+        Of several processes, the mean of all their losses is that over all their tokens.
+        """
         losses = functional.cross_entropy(self.logits, self.labels, reduction="none")
-        return (losses * self.weights).sum() / self.weights.sum()
+        return (losses * self.weights).sum() / mean_over_processes(self.weights.sum())
 
     @property
     def token_accuracy(self) -> Tensor:
@@ -52,3 +56,16 @@ def score_hidden(
         labels=batch.labels[:, 1:][learned],
         weights=batch.weights[:, 1:][learned],
     )
+
+
+class SupervisedLoss(nn.Module):
+    """From pixels and token ids to the loss: all of a step's forward pass in one module, so that it can be wrapped."""
+
+    def __init__(self, model: "InternVLForConditionalGeneration") -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor, batch: PackedBatch) -> dict[str, Tensor]:
+        """`loss` and figures to log, scalars. pixels: (B, 3, S, S), normalised, one image a sequence."""
+        scores = score_answers(self.model, image_embeddings(self.model, pixels), batch)
+        return {"loss": scores.loss, "token_accuracy": scores.token_accuracy}

@@ -64,13 +64,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, *modules: Any) -> None:
     """Let the `step`-th scoring of a batch raise instead."""
     calls = 0
+    score_answers = supervised.score_answers
 
     def counted(*arguments: Any) -> supervised.AnswerScores:
         nonlocal calls
         calls += 1
         if calls == step:
             raise Killed
-        return supervised.score_answers(*arguments)
+        return score_answers(*arguments)
 
     for module in modules:
         monkeypatch.setattr(module, "score_answers", counted)
@@ -96,7 +97,7 @@ def test_a_killed_sft_ends_like_an_uninterrupted_one(
     step: int,
 ) -> None:
     with monkeypatch.context() as patch:
-        kill_at(patch, step, altollm_sft)
+        kill_at(patch, step, supervised)
         with pytest.raises(Killed):
             run_sft(inputs, tmp_path)
     (tmp_path / "altollm_sft" / "output").rmdir()
