@@ -14,6 +14,7 @@ from alto_models.altollm import rewards, supervised
 from alto_models.altollm.answering import AltoLLM
 from data_contracts.errors import InputError
 from jobs import altollm_grpo, altollm_sft, base_weights
+from jobs.grpo_training import rollouts
 from jobs.runner.context import StageReport
 from tests.alto_models.tokenizer.tiny import TINY
 from tests.jobs.tokenized_records import write_tokenized_records
@@ -130,10 +131,8 @@ def test_grpo_moves_the_language_model_only(
     inputs: dict[str, Path], sft: tuple[Path, StageReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An untrained model earns nothing whatever it says; here every answer earns something of its own.
-    rewards = iter(range(100_000))
-    monkeypatch.setattr(
-        altollm_grpo, "reward", lambda *_: altollm_grpo.Reward(next(rewards) % 7 / 7, 0.0, 0.0)
-    )
+    earned = iter(range(100_000))
+    monkeypatch.setattr(rollouts, "reward", lambda *_: rewards.Reward(next(earned) % 7 / 7, 0.0, 0.0))
     output, _ = run_grpo(inputs | {"altollm_sft": sft[0]}, tmp_path)
     before, after = (AltoLLM.load(folder).model.state_dict() for folder in (sft[0], output))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -155,7 +154,7 @@ def test_brevity_is_rewarded_where_it_was_asked_for(
         used.append(arguments[-1].length)
         return rewards.reward(*arguments)
 
-    monkeypatch.setattr(altollm_grpo, "reward", reward)
+    monkeypatch.setattr(rollouts, "reward", reward)
     run_grpo(inputs | {"altollm_sft": sft[0]}, tmp_path, adaptive_share=adaptive_share, steps=1)
     stated = parameters("altollm_grpo")["reward"]["length"]
     assert stated > 0
@@ -165,7 +164,7 @@ def test_brevity_is_rewarded_where_it_was_asked_for(
 def test_a_reward_that_is_not_finite_names_its_sample(
     inputs: dict[str, Path], sft: tuple[Path, StageReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(altollm_grpo, "reward", lambda *_: altollm_grpo.Reward(float("nan"), 0.0, 0.0))
+    monkeypatch.setattr(rollouts, "reward", lambda *_: rewards.Reward(float("nan"), 0.0, 0.0))
     with pytest.raises(ArithmeticError, match="discs/"):
         run_grpo(inputs | {"altollm_sft": sft[0]}, tmp_path)
 

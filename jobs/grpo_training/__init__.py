@@ -1,0 +1,1 @@
+"""GRPO as the stages `altollm_grpo` and `grpo_sweep` run it."""

@@ -1,0 +1,180 @@
+"""Answers to a batch of prompts, and what they are worth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alto_models import masks as mask_arithmetic
+from alto_models.altollm.answering import AltoLLM
+from alto_models.altollm.conversation import segment_prompt
+from alto_models.altollm.generation import Questions, Sampling
+from alto_models.altollm.grpo import advantages
+from alto_models.altollm.rewards import Reward, reward
+from alto_models.altollm.scoring import Group
+from alto_models.altollm.segmenting import decode_answers
+from alto_models.data.referring import ReferringImage, ReferringImages, ReferringRecord
+from alto_models.metrics import overlap
+from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.tokenizer.whole_image import embed_whole_image
+from jobs.altollm_sampling import batch_of
+from jobs.grpo_training.settings import GrpoConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One training question. target: (H, W) bool."""
+
+    image: ReferringImage
+    record: ReferringRecord
+    expression: str
+    adaptive: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.image.source}/{self.record.record_id}"
+
+    def target(self) -> np.ndarray:
+        if self.record.rle is None:
+            return np.zeros(self.image.image.shape[:2], dtype=bool)
+        return mask_arithmetic.decode(self.record.rle).astype(bool)
+
+
+@dataclass(kw_only=True)
+class Rollout:
+    """Answers of the policy as it was when they were sampled: P samples, N = P x group size answers of T tokens.
+
+    image: (P, image tokens, width). advantages: (N,). figures: to log. Log-probabilities are (N, T):
+    old_log_probs of the sampling policy, None until its first update is computed, which gives them;
+    reference_log_probs None without a reference.
+    """
+
+    samples: Sequence[Sample]
+    image: Tensor
+    groups: Sequence[Group]
+    advantages: Tensor
+    figures: dict[str, Tensor]
+    old_log_probs: Tensor | None = None
+    reference_log_probs: Tensor | None = None
+
+
+class RolloutMaker:
+    """Samples answers and rewards them. The images are encoded once, each prompt is read once."""
+
+    def __init__(
+        self,
+        config: GrpoConfig,
+        seed: int,
+        llm: AltoLLM,
+        mask_tokenizer: MaskTokenizer,
+        images: ReferringImages,
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.llm = llm
+        self.mask_tokenizer = mask_tokenizer
+        self.images = images
+
+    def make(self, index: int) -> Rollout:
+        """The rollout of that number; a function of it, the seed and the policy's weights.
+
+        Raises ArithmeticError naming the sample whose reward is not finite.
+        """
+        samples = self._samples(index)
+        image = self.llm.encode_images([sample.image.image for sample in samples])
+        groups = self._sample_answers(samples, image, index)
+        rewards = [self._rewards(sample, group) for sample, group in zip(samples, groups, strict=True)]
+        totals = torch.tensor([[one.total for one in group] for group in rewards])
+        _require_finite(totals, samples)
+        return Rollout(
+            samples=samples,
+            image=image,
+            groups=groups,
+            advantages=advantages(totals, self.config.variant).flatten(),
+            figures=self._figures(samples, groups, rewards),
+        )
+
+    def _samples(self, index: int) -> list[Sample]:
+        rng = np.random.default_rng([self.seed, 2, index])
+        chosen = []
+        for place in batch_of(index, self.config.prompts_per_step, len(self.images), self.seed):
+            image = self.images[place]
+            record = image.records[int(rng.integers(len(image.records)))]
+            expression = record.expressions[int(rng.integers(len(record.expressions)))]
+            adaptive = bool(rng.random() < self.config.adaptive_share)
+            chosen.append(Sample(image=image, record=record, expression=expression, adaptive=adaptive))
+        return chosen
+
+    def _sample_answers(self, samples: Sequence[Sample], image: Tensor, index: int) -> list[Group]:
+        config, llm = self.config, self.llm
+        prompts = [
+            llm.template.question_ids(
+                llm.tokenizer, segment_prompt(sample.expression, adaptive=sample.adaptive)
+            )
+            for sample in samples
+        ]
+        answers = llm.generate(
+            Questions(
+                image=image,
+                prefix=llm.prefix,
+                image_of=range(len(samples)),
+                prompts=prompts,
+                max_lengths=[self.mask_tokenizer.config.max_length] * len(samples),
+                samples=config.group_size,
+            ),
+            Sampling(
+                temperature=config.temperature,
+                top_k=config.top_k,
+                generator=torch.Generator().manual_seed(self.seed + index),
+            ),
+        )
+        size = config.group_size
+        return [
+            Group(prompt=prompt, answers=answers[place * size : (place + 1) * size])
+            for place, prompt in enumerate(prompts)
+        ]
+
+    def _rewards(self, sample: Sample, group: Group) -> list[Reward]:
+        answers = [self.llm.read(ids) for ids in group.answers]
+        picture = sample.image.image
+        embedding = embed_whole_image(self.mask_tokenizer, [picture])
+        masks = decode_answers(self.mask_tokenizer, embedding, picture.shape[:2], answers)
+        target, weights = sample.target(), self.config.reward
+        max_length = self.mask_tokenizer.config.max_length
+        if not sample.adaptive:
+            weights = weights.model_copy(update={"length": 0.0})
+        return [
+            reward(answer, overlap(mask, target), max_length, weights)
+            for answer, mask in zip(answers, masks, strict=True)
+        ]
+
+    def _figures(
+        self, samples: Sequence[Sample], groups: Sequence[Group], rewards: Sequence[Sequence[Reward]]
+    ) -> dict[str, Tensor]:
+        answers = [[self.llm.read(ids) for ids in group.answers] for group in groups]
+        every = [one for group in rewards for one in group]
+        figures = {
+            "reward": torch.tensor([one.total for one in every]).mean(),
+            "iou": torch.tensor([one.iou for one in every]).mean(),
+            "malformed": torch.tensor(
+                [float(answer.malformed) for group in answers for answer in group]
+            ).mean(),
+        }
+        for name, adaptive in (("mean_length", True), ("mean_full_length", False)):
+            lengths = [
+                float(answer.length)
+                for sample, group in zip(samples, answers, strict=True)
+                for answer in group
+                if answer.codes and sample.adaptive == adaptive
+            ]
+            if lengths:
+                figures[name] = torch.tensor(lengths).mean()
+        return figures
+
+
+def _require_finite(totals: Tensor, samples: Sequence[Sample]) -> None:
+    for row, sample in zip(totals, samples, strict=True):
+        if not bool(row.isfinite().all()):
+            raise ArithmeticError(f"a reward of {sample.name} is not finite: {row.tolist()}")

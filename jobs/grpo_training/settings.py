@@ -1,0 +1,46 @@
+"""What a GRPO run is told."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from alto_models.altollm.grpo import Variant
+from alto_models.altollm.rewards import RewardWeights
+from alto_models.training.schedule import LearningRate
+from jobs.runner.context import JobConfig
+
+
+class GrpoConfig(JobConfig):
+    """A rollout (answers sampled, rewarded) serves `updates_per_rollout` optimizer steps, each with all of it."""
+
+    steps: int = Field(gt=0, description="optimizer steps")
+    prompts_per_step: int = Field(gt=0, description="prompts of a rollout")
+    group_size: int = Field(gt=1, description="answers sampled for each prompt")
+    updates_per_rollout: int = Field(
+        gt=0, description="optimizer steps with the same answers; from the second on, the ratio is clipped"
+    )
+    adaptive_share: float = Field(
+        ge=0, le=1, description="of prompts that ask for an adaptive length; only there brevity is rewarded"
+    )
+    temperature: float = Field(gt=0)
+    top_k: int | None = Field(gt=0)
+    variant: Variant
+    reward: RewardWeights
+    kl_weight: float = Field(ge=0, description="0: no reference model")
+    clip: float = Field(gt=0, lt=1)
+    learning_rate: LearningRate
+    weight_decay: float = Field(ge=0)
+    save_every: int = Field(
+        gt=0, description="steps between checkpoints to resume from, a multiple of updates_per_rollout"
+    )
+    evaluated_images: int = Field(gt=0, description="of the val split, at most")
+    max_malformed_share: float = Field(ge=0, le=1, description="of answers, for training_health")
+
+    @model_validator(mode="after")
+    def _saves_between_rollouts(self) -> Self:
+        if self.save_every % self.updates_per_rollout:
+            raise ValueError(
+                f"save_every ({self.save_every}) must be a multiple of updates_per_rollout "
+                f"({self.updates_per_rollout}): a checkpoint holds no answers, only the weights that sample them"
+            )
+        return self
