@@ -8,7 +8,11 @@ from alto_models.altollm.generation import Questions, Sampling, generate
 from alto_models.altollm.grammar import State
 from alto_models.altollm.network import hidden_states
 from alto_models.altollm.packing import Branch, pack
+from alto_models.altollm.segmenting import decode_answers
+from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.tokenizer.whole_image import embed_whole_image
 from tests.alto_models.altollm.tiny import picture, untrained
+from tests.alto_models.tokenizer.tiny import TINY
 
 LLM = untrained()
 IMAGES = LLM.encode_images([picture(1), picture(2, 64, 30)])
@@ -41,6 +45,12 @@ def test_a_thousand_masks_of_an_untrained_model_all_decode() -> None:
     read = [LLM.read([LLM.vocabulary.start, *ids, LLM.turn_end]) for ids in sampled]
     assert all(1 <= answer.length <= 5 and not answer.malformed for answer in read)
     assert {answer.length for answer in read} == {1, 2, 3, 4, 5}
+    torch.manual_seed(0)
+    tokenizer = MaskTokenizer(TINY).eval()
+    embedding = embed_whole_image(tokenizer, [picture(1)])
+    masks = decode_answers(tokenizer, embedding, (40, 56), read)
+    assert len(masks) == 1000
+    assert all(mask.shape == (40, 56) for mask in masks)
 
 
 def plain_greedy(prompt: str, image: int, max_length: int) -> list[int]:
