@@ -1,19 +1,47 @@
 """What each step of supervised fine-tuning learns from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from alto_models.altollm.answering import AltoLLM
-from alto_models.altollm.examples import BranchMaker, ExampleImage, draw_branches
-from alto_models.altollm.packing import PackedBatch, pack
-from alto_models.altollm.processor import normalise
+from alto_models.altollm.conversation import REQUESTS
+from alto_models.altollm.examples import BranchMaker, ExampleImage, Turn, draw_conversations
+from alto_models.altollm.mask_loss import MaskLossSettings, MaskTargets
+from alto_models.altollm.packing import Branch, PackedBatch, pack
+from alto_models.altollm.processor import normalise, square_thumbnail
 from alto_models.altollm.vocabulary import padding_id
+from alto_models.data.referring import ReferringImages
+from alto_models.data.shards import Picture
+from data_contracts.errors import InputError
 from jobs.altollm_sampling import batch_of
+from jobs.formats.plain_conversations import PlainConversation, read_picture, read_plain_conversations
 from jobs.runner.context import JobConfig
+
+THUMBNAIL_BYTES = 512 * 2**20  # of images kept as the model sees them
+
+
+class GeneralVqa(JobConfig):
+    """Conversations in plain words, mixed in so that the model does not unlearn them."""
+
+    file: Path | None = Field(
+        description="JSON lines, see jobs/formats/plain_conversations.py; null for none"
+    )
+    sha256: str | None = Field(description="of the file", pattern="^[0-9a-f]{64}$")
+    share: float = Field(ge=0, lt=1, description="of the sequences of a step")
+
+    @model_validator(mode="after")
+    def _file_has_a_checksum(self) -> Self:
+        if self.file is not None and self.sha256 is None:
+            raise ValueError("give the sha256 of the file: what was learned from belongs to the record")
+        return self
 
 
 class BatchConfig(JobConfig):
@@ -21,6 +49,10 @@ class BatchConfig(JobConfig):
 
     images_per_step: int = Field(gt=0)
     records_per_image: int = Field(gt=0, description="packed into one sequence, at most")
+    turns_per_conversation: int = Field(
+        gt=0, description="records asked about one after the other, at most; 1: each for itself"
+    )
+    max_tokens: int = Field(gt=0, description="of a sequence; a longer record is refused")
     code_half_life: float | None = Field(
         gt=0, description="codes after which their weight in the loss has halved; null: all weigh the same"
     )
@@ -29,28 +61,62 @@ class BatchConfig(JobConfig):
         gt=0, description="in the loss, of the first token of an answer that says there is no such object"
     )
     adaptive_share: float = Field(ge=0, le=1, description="of prompts that ask for an adaptive length")
+    varied_requests: float = Field(
+        ge=0, le=1, description="share of prompts not put as `Segment …`, the way evaluation does"
+    )
+    mask_loss: MaskLossSettings
+    general_vqa: GeneralVqa
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedBatch:
-    """samples: a name a sequence. pixels: (B, 3, S, S), normalised."""
+    """samples: a name a sequence. pixels: (B, 3, S, S), normalised. left_out: records `max_tokens` had no room for.
+
+    targets: what mask loss compares with, None without it.
+    """
 
     samples: Sequence[str]
     pixels: Tensor
     packed: PackedBatch
+    left_out: int
+    targets: MaskTargets | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Conversations:
+    """About one image. thumbnail: (S, S, 3) uint8. index: of the image, where its turns have masks."""
+
+    name: str
+    thumbnail: Picture
+    branches: Sequence[Branch]
+    index: int = -1
+    turns: Sequence[Turn] = ()
+    left_out: int = 0
 
 
 class SupervisedBatches:
-    """The batch of a step depends on seed and step only; each sequence on its place in the step as well."""
+    """The batch of a step depends on seed and step only; each sequence on its place in the step as well.
+
+    examples: of `images`. Raises InputError naming the record that is longer than `max_tokens`, or the line of
+    `general_vqa` that is wrong.
+    """
 
     def __init__(
-        self, config: BatchConfig, llm: AltoLLM, examples: Sequence[ExampleImage], seed: int
+        self,
+        config: BatchConfig,
+        llm: AltoLLM,
+        images: ReferringImages,
+        examples: Sequence[ExampleImage],
+        seed: int,
     ) -> None:
         self._config = config
+        self._images = images
         self._examples = examples
         self._seed = seed
         self._prefix = llm.prefix
+        self._room = config.max_tokens - len(llm.prefix)
         self._padding = padding_id(llm.tokenizer)
+        self._side = llm.image_size
         self._maker = BranchMaker(
             llm.tokenizer,
             llm.vocabulary,
@@ -59,24 +125,101 @@ class SupervisedBatches:
             box_first=config.box_first,
             no_target_weight=config.no_target_weight,
         )
+        self._thumbnail = lru_cache(THUMBNAIL_BYTES // (3 * self._side**2))(self._make_thumbnail)
+        self._general: list[PlainConversation] = []
+        if config.general_vqa.file is not None and config.general_vqa.sha256 is not None:
+            self._general = read_plain_conversations(
+                config.general_vqa.file, config.general_vqa.sha256, self._maker.signals.first_in
+            )
+        self._require_room()
 
     def at(self, step: int, places: range) -> SupervisedBatch:
         """The sequences at `places` of the step's `images_per_step`."""
-        config = self._config
-        indices = batch_of(step, config.images_per_step, len(self._examples), self._seed)
-        chosen = [self._examples[indices[place]] for place in places]
-        branches = [
-            draw_branches(
-                image,
-                self._maker,
-                np.random.default_rng([self._seed, step, place]),
-                most=config.records_per_image,
-                adaptive_share=config.adaptive_share,
-            )
-            for image, place in zip(chosen, places, strict=True)
+        indices = batch_of(step, self._config.images_per_step, len(self._examples), self._seed)
+        drawn = [
+            self._draw(self._examples[indices[place]], np.random.default_rng([self._seed, step, place]))
+            for place in places
         ]
         return SupervisedBatch(
-            samples=[image.image_id for image in chosen],
-            pixels=normalise(np.stack([image.thumbnail for image in chosen])),
-            packed=pack([self._prefix] * len(chosen), branches, self._padding),
+            samples=[each.name for each in drawn],
+            pixels=normalise(np.stack([each.thumbnail for each in drawn])),
+            packed=pack([self._prefix] * len(drawn), [each.branches for each in drawn], self._padding),
+            left_out=sum(each.left_out for each in drawn),
+            targets=self._targets(drawn) if self._config.mask_loss.weight else None,
         )
+
+    def _draw(self, image: ExampleImage, rng: np.random.Generator) -> _Conversations:
+        """Of the image, or in its place a general conversation."""
+        if self._general and rng.random() < self._config.general_vqa.share:
+            plain = self._general[int(rng.integers(len(self._general)))]
+            return _Conversations(
+                name=plain.name,
+                thumbnail=square_thumbnail(read_picture(plain), self._side),
+                branches=[self._maker.text_conversation(plain.turns)],
+            )
+        drawn = draw_conversations(
+            image,
+            rng,
+            most=self._config.records_per_image,
+            turns=self._config.turns_per_conversation,
+            adaptive_share=self._config.adaptive_share,
+            varied_requests=self._config.varied_requests,
+        )
+        fitting = list(self._fitting(drawn))
+        turns = [turn for turns, _ in fitting for turn in turns]
+        return _Conversations(
+            name=f"{image.source}/{image.image_id} ({', '.join(turn.example.record_id for turn in turns)})",
+            thumbnail=self._thumbnail(image.index),
+            branches=[branch for _, branch in fitting],
+            index=image.index,
+            turns=turns,
+            left_out=sum(map(len, drawn)) - len(turns),
+        )
+
+    def _fitting(self, conversations: Iterable[list[Turn]]) -> Iterable[tuple[list[Turn], Branch]]:
+        """As many as there is room for; the last turns of those that are too long are left out."""
+        room = self._room
+        for turns in conversations:
+            while turns:
+                branch = self._maker.conversation(turns)
+                if len(branch.ids) <= room:
+                    room -= len(branch.ids)
+                    yield turns, branch
+                    break
+                turns = turns[:-1]
+
+    def _targets(self, drawn: Sequence[_Conversations]) -> MaskTargets:
+        asked = [(each.index, [turn for turn in each.turns if turn.codes]) for each in drawn]
+        asked = [(index, turns) for index, turns in asked if turns]
+        return MaskTargets(
+            pictures=[self._images[index].image for index, _ in asked],
+            image_of=[place for place, (_, turns) in enumerate(asked) for _ in turns],
+            masks=[turn.example.rle for _, turns in asked for turn in turns if turn.example.rle is not None],
+            lengths=[len(turn.codes) for _, turns in asked for turn in turns],
+        )
+
+    def _make_thumbnail(self, index: int) -> Picture:
+        return square_thumbnail(self._images[index].image, self._side)
+
+    def _require_room(self) -> None:
+        """Every record has to fit into a sequence of its own, however it is put."""
+        longest = max(REQUESTS, key=len) if self._config.varied_requests else REQUESTS[0]
+        share = self._config.adaptive_share
+        forms = [form for form, asked in ((False, share < 1), (True, share > 0)) if asked]
+        records = ((image, example) for image in self._examples for example in image.examples)
+        for image, example in records:
+            for expression, adaptive in product(example.expressions, forms):
+                turn = Turn(example=example, expression=expression, adaptive=adaptive, request=longest)
+                self._require_fits(
+                    self._maker.conversation([turn]), f"record {example.record_id} of {image.source}"
+                )
+        for plain in self._general:
+            self._require_fits(self._maker.text_conversation(plain.turns), f"general_vqa: {plain.name}")
+
+    def _require_fits(self, branch: Branch, name: str) -> None:
+        if len(branch.ids) > self._room:
+            length = len(self._prefix) + len(branch.ids)
+            raise InputError(
+                f"{name} takes {length} tokens with its image, more than max_tokens ({self._config.max_tokens}): "
+                "shorten its text or raise max_tokens"
+            )

@@ -14,15 +14,22 @@ from pydantic import Field
 from alto_models.altollm.answering import AltoLLM
 from alto_models.altollm.boxes import box_words
 from alto_models.altollm.checkpoint import load_llm
-from alto_models.altollm.conversation import MASK_ANSWER, NO_TARGET_ANSWER, segment_prompt
+from alto_models.altollm.conversation import (
+    MASK_ANSWER,
+    NO_TARGET_ANSWER,
+    REQUESTS,
+    Signals,
+    segment_prompt,
+)
 from alto_models.altollm.evaluation import HeldOut, evaluate, spread
 from alto_models.altollm.examples import join_examples, read_mask_codes
+from alto_models.altollm.mask_loss import MaskLoss
 from alto_models.altollm.network import NetworkConfig, build_network, grow_vocabulary
 from alto_models.altollm.optimizer import build_optimizer
 from alto_models.altollm.supervised import SupervisedLoss
 from alto_models.altollm.vocabulary import build_word_tokenizer
 from alto_models.data.referring import ReferringImages
-from alto_models.tokenizer.model import load_tokenizer
+from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.training.loop import StepResult, Training
 from alto_models.training.processes import own_share
 from alto_models.training.schedule import LearningRate
@@ -47,12 +54,13 @@ def run(config: Config, context: StageContext) -> StageReport:
     images = ReferringImages(context.inputs["prepare_referring"], "train")
     llm = start(config, context.inputs["base_weights"], images, mask_tokenizer.config.codebook_size)
     codes = read_mask_codes(context.inputs["mask_tokens"])
-    examples = join_examples(images, codes, llm.image_size)
+    examples = join_examples(images, codes, llm.vocabulary, Signals(llm.tokenizer))
+    batches = SupervisedBatches(config, llm, images, examples, context.seed)
     val = ReferringImages(context.inputs["prepare_referring"], "val")
     held_out = HeldOut.of(spread(val, config.evaluated_images), mask_tokenizer)
     before = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
 
-    train(config, context, llm, SupervisedBatches(config, llm, examples, context.seed))
+    train(config, context, llm, mask_tokenizer, batches)
 
     full = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
     adaptive = evaluate(llm, mask_tokenizer, held_out, adaptive=True)
@@ -82,14 +90,22 @@ def start(config: Config, base: Path, images: ReferringImages, codebook_size: in
     return AltoLLM(model, tokenizer)
 
 
-def train(config: Config, context: StageContext, llm: AltoLLM, batches: SupervisedBatches) -> None:
+def train(
+    config: Config,
+    context: StageContext,
+    llm: AltoLLM,
+    mask_tokenizer: MaskTokenizer,
+    batches: SupervisedBatches,
+) -> None:
     """Train `llm` in place, from the last checkpoint in `context.work` on."""
-    objective = SupervisedLoss(llm.model)
+    mask_loss = MaskLoss(mask_tokenizer, llm.vocabulary, config.mask_loss)
+    objective = SupervisedLoss(llm.model, mask_loss)
     places = own_share(config.images_per_step)
 
     def forward(step: int) -> StepResult:
         batch = batches.at(step, places)
-        figures = objective(batch.pixels, batch.packed)
+        figures = objective(batch.pixels, batch.packed, batch.targets)
+        figures["left_out"] = torch.tensor(float(batch.left_out))
         return StepResult(loss=figures.pop("loss"), samples=batch.samples, figures=figures)
 
     def log(step: int, figures: Mapping[str, float]) -> None:
@@ -125,14 +141,15 @@ def training_health(context: StageContext, malformed: float, most: float) -> Che
 
 
 def _words(images: ReferringImages) -> set[str]:
-    texts = [segment_prompt("", adaptive=True), MASK_ANSWER, NO_TARGET_ANSWER]
+    texts = [segment_prompt("", adaptive=True, request=request) for request in REQUESTS]
+    texts += [MASK_ANSWER, NO_TARGET_ANSWER]
     texts += [
         text
         for index in range(len(images))
         for record in images.records(index)
         for text in record.expressions
     ]
-    plain = " ".join(texts).replace("<ref></ref>", " ").replace(".", " ")
+    plain = " ".join(texts).replace("<ref></ref>", " ").replace(".", " ").replace("?", " ")
     return {*box_words(), *(word for word in plain.split() if word.isalpha())}
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alto_models import masks as mask_arithmetic
 from alto_models.altollm.answering import AltoLLM, Answer
-from alto_models.altollm.conversation import segment_prompt
+from alto_models.altollm.conversation import Signals, segment_prompt
 from alto_models.altollm.generation import Questions, Sampling
 from alto_models.altollm.segmenting import decode_answers
 from alto_models.data.files import BoolMask
@@ -140,9 +140,9 @@ class Segmenter:
         """Raises InputError for whatever `segment` would refuse on any image."""
         check_wanted(None, max_tokens)
         self.limits.check_expressions(expressions)
-        signals = self.llm.tokenizer.added_tokens_encoder
+        signals = Signals(self.llm.tokenizer)
         for number, text in enumerate(expressions, start=1):
-            held = next((signal for signal in signals if signal in text), None)
+            held = signals.first_in(text)
             if held is not None:
                 raise InputError(f"expression {number} holds {held!r}, which the model reads as a signal")
 

@@ -25,11 +25,41 @@ ADAPTIVE_SUFFIX = "by adaptive length"
 MASK_ANSWER = "The mask appears at {boxes}{mask}."
 NO_TARGET_ANSWER = "There is no such object."
 
+# As the published training data asks; the first is the one that evaluation uses.
+REQUESTS = (
+    "Segment {target}.",
+    "Create a mask for {target}.",
+    "Generate a mask for {target}.",
+    "Do segmentation for {target}.",
+    "Please give the mask for {target}.",
+    "What is the mask for {target}?",
+    "Can you segment {target}?",
+)
 
-def segment_prompt(expression: str, *, adaptive: bool) -> str:
-    """`Segment <ref>…</ref>.`, for a mask of full length, or `… by adaptive length.`"""
+
+def segment_prompt(expression: str, *, adaptive: bool, request: str = REQUESTS[0]) -> str:
+    """`Segment <ref>…</ref>.`, for a mask of full length, or `… by adaptive length.`
+
+    request: how it is put, one of `REQUESTS`.
+    """
     suffix = f" {ADAPTIVE_SUFFIX}" if adaptive else ""
-    return f"Segment {REFERENCE_START}{expression}{REFERENCE_END}{suffix}."
+    return request.format(target=f"{REFERENCE_START}{expression}{REFERENCE_END}{suffix}")
+
+
+class Signals:
+    """The tokens that a model reads as signals.
+
+    Text from outside must hold none: it could end a turn, or pass for a mask or an image.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        names = sorted(tokenizer.added_tokens_encoder, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, names))) if names else None
+
+    def first_in(self, text: str) -> str | None:
+        """The first signal that the text holds, if any."""
+        found = self._pattern.search(text) if self._pattern else None
+        return found[0] if found else None
 
 
 def is_no_target(text: str) -> bool:
@@ -46,6 +76,7 @@ class Template:
 
     before_image: str = ""
     before_question: str = USER
+    before_next_question: str = USER
     before_answer: str = ASSISTANT
     turn_end: str = TURN_END
 
@@ -74,8 +105,12 @@ class Template:
         image = IMAGE_START + IMAGE_CONTEXT * image_tokens + IMAGE_END
         return begin + _ids(tokenizer, self.before_image + image)
 
-    def question_ids(self, tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
-        return _ids(tokenizer, self.before_question + question + self.before_answer)
+    def question_ids(
+        self, tokenizer: PreTrainedTokenizerBase, question: str, *, first: bool = True
+    ) -> list[int]:
+        """first: it follows the image, not an answer."""
+        before = self.before_question if first else self.before_next_question
+        return _ids(tokenizer, before + question + self.before_answer)
 
     def answer_ids(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
         return _ids(tokenizer, answer + self.turn_end)
@@ -85,6 +120,7 @@ class Template:
 INTERNVL_TEMPLATE = Template(
     before_image=f"{TURN_START}user\n",
     before_question="\n",
+    before_next_question=f"\n{TURN_START}user\n",
     before_answer=f"{TURN_END}\n{TURN_START}assistant\n",
 )
 
@@ -105,6 +141,8 @@ __all__ = [
     "MASK_END",
     "MASK_START",
     "NO_TARGET_ANSWER",
+    "REQUESTS",
+    "Signals",
     "Template",
     "is_no_target",
     "mask_answer_ids",

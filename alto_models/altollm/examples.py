@@ -1,21 +1,27 @@
 """Training examples of ALToLLM: referring records joined with the codes of their masks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from alto_models.altollm.boxes import BoxBins, box_bins, boxes_text
-from alto_models.altollm.conversation import NO_TARGET_ANSWER, Template, mask_answer_ids, segment_prompt
+from alto_models.altollm.conversation import (
+    NO_TARGET_ANSWER,
+    REQUESTS,
+    Signals,
+    Template,
+    mask_answer_ids,
+    segment_prompt,
+)
 from alto_models.altollm.packing import Branch
-from alto_models.altollm.processor import square_thumbnail
 from alto_models.altollm.vocabulary import MaskVocabulary
 from alto_models.data.referring import ReferringImages, ReferringRecord
+from alto_models.masks import Rle
 from data_contracts.errors import InputError
 
 
@@ -23,23 +29,40 @@ from data_contracts.errors import InputError
 class Example:
     """One record. codes: of its mask at full length, () where there is no target; length: kept codes.
 
-    boxes: one an instance.
+    rle: the mask, None where there is no target. boxes: one an instance.
     """
 
     record_id: str
     expressions: tuple[str, ...]
     codes: tuple[int, ...]
     length: int
+    rle: Rle | None
     boxes: tuple[BoxBins, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleImage:
-    """thumbnail: (S, S, 3) uint8, what the vision tower sees."""
+    """index: its place among the images that were joined. source: its data set."""
 
+    index: int
+    source: str
     image_id: str
-    thumbnail: NDArray[np.uint8]
     examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """An example as it is asked about once. request: one of `conversation.REQUESTS`."""
+
+    example: Example
+    expression: str
+    adaptive: bool
+    request: str = REQUESTS[0]
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """What the answer holds: all codes of the mask, or the kept ones."""
+        return self.example.codes[: self.example.length] if self.adaptive else self.example.codes
 
 
 MaskCodes = dict[tuple[str, str], tuple[tuple[int, ...], int]]
@@ -58,36 +81,55 @@ def read_mask_codes(folder: Path) -> MaskCodes:
     return {(row["dataset"], row["record_id"]): (tuple(row["codes"]), row["length"]) for row in rows}
 
 
-def join_examples(images: ReferringImages, codes: MaskCodes, thumbnail_size: int) -> list[ExampleImage]:
+def join_examples(
+    images: ReferringImages, codes: MaskCodes, vocabulary: MaskVocabulary, signals: Signals
+) -> list[ExampleImage]:
     """All images that have a record.
 
-    Raises InputError naming the record where a mask has no codes.
+    Raises InputError naming the record where a mask has no codes, or codes that the vocabulary lacks, or an expression
+    holds a signal.
     """
     joined = []
-    for image in images:
+    for index in range(len(images)):
+        source, image_id = images.name(index)
         examples = []
-        for record in image.records:
-            if not record.no_target and (image.source, record.record_id) not in codes:
-                raise InputError(
-                    f"record {record.record_id} of {image.source}: its mask has no codes in mask_tokens; "
-                    "run that stage again on the same data"
-                )
-            found, length = ((), 0) if record.no_target else codes[image.source, record.record_id]
-            examples.append(
-                Example(
-                    record_id=record.record_id,
-                    expressions=record.expressions,
-                    codes=found,
-                    length=length,
-                    boxes=_boxes(record, max(image.image.shape)),
-                )
-            )
+        for record in images.records(index):
+            try:
+                examples.append(_example(record, codes.get((source, record.record_id)), vocabulary, signals))
+            except InputError as error:
+                raise InputError(f"record {record.record_id} of {source}: {error}") from None
         if examples:
-            thumbnail = square_thumbnail(image.image, thumbnail_size)
             joined.append(
-                ExampleImage(image_id=image.image_id, thumbnail=thumbnail, examples=tuple(examples))
+                ExampleImage(index=index, source=source, image_id=image_id, examples=tuple(examples))
             )
     return joined
+
+
+def _example(
+    record: ReferringRecord,
+    coded: tuple[tuple[int, ...], int] | None,
+    vocabulary: MaskVocabulary,
+    signals: Signals,
+) -> Example:
+    for text in record.expressions:
+        if (signal := signals.first_in(text)) is not None:
+            raise InputError(
+                f"the expression {text!r} holds {signal!r}, which the model reads as a signal: take it out"
+            )
+    if record.rle is None:
+        coded = ((), 0)
+    elif coded is None:
+        raise InputError("its mask has no codes in mask_tokens; run that stage again on the same data")
+    codes, length = coded
+    vocabulary.encode(codes)
+    return Example(
+        record_id=record.record_id,
+        expressions=record.expressions,
+        codes=codes,
+        length=length,
+        rle=record.rle,
+        boxes=() if record.rle is None else _boxes(record, max(record.rle.height, record.rle.width)),
+    )
 
 
 def _boxes(record: ReferringRecord, side: int) -> tuple[BoxBins, ...]:
@@ -120,20 +162,48 @@ class BranchMaker:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
         self.template = template
-        self.prompt_ids = lru_cache(100_000)(lambda prompt: template.question_ids(tokenizer, prompt))
+        self.signals = Signals(tokenizer)
+        self._question_ids = lru_cache(100_000)(self._read_question)
         self._no_target = template.answer_ids(tokenizer, NO_TARGET_ANSWER)
         self._no_target_weights = [no_target_weight] + [1.0] * (len(self._no_target) - 1)
 
-    def branch(self, example: Example, expression: str, *, adaptive: bool) -> Branch:
-        """Question and answer: all codes of the mask, or with `adaptive` the kept ones."""
-        prompt = self.prompt_ids(segment_prompt(expression, adaptive=adaptive))
-        codes: Sequence[int] = example.codes[: example.length] if adaptive else example.codes
-        if not codes:
-            answer = self._no_target
-            return Branch(ids=[*prompt, *answer], prompt_length=len(prompt), weights=self._no_target_weights)
-        boxes = boxes_text(example.boxes) if self.box_first else ""
-        answer = mask_answer_ids(self.tokenizer, self.template, self.vocabulary.encode(codes), boxes)
-        return Branch(ids=[*prompt, *answer], prompt_length=len(prompt), weights=self._weights(answer))
+    def conversation(self, turns: Sequence[Turn]) -> Branch:
+        """Each question after the former answers; all answers are learned."""
+        return self._branch(
+            (
+                segment_prompt(turn.expression, adaptive=turn.adaptive, request=turn.request),
+                *self._answer(turn),
+            )
+            for turn in turns
+        )
+
+    def text_conversation(self, turns: Iterable[tuple[str, str]]) -> Branch:
+        """Questions and answers that are plain text."""
+        answers = ((asked, self.template.answer_ids(self.tokenizer, said)) for asked, said in turns)
+        return self._branch((asked, answer, [1.0] * len(answer)) for asked, answer in answers)
+
+    def _branch(self, turns: Iterable[tuple[str, list[int], list[float]]]) -> Branch:
+        ids: list[int] = []
+        weights: list[float] = []
+        prompt_length = 0
+        for place, (question, answer, answer_weights) in enumerate(turns):
+            asked = self._question_ids(question, place == 0)
+            prompt_length = prompt_length or len(asked)
+            ids += [*asked, *answer]
+            weights += [0.0] * len(asked) + answer_weights
+        return Branch(ids=ids, prompt_length=prompt_length, weights=weights[prompt_length:])
+
+    def _read_question(self, question: str, first: bool) -> list[int]:
+        return self.template.question_ids(self.tokenizer, question, first=first)
+
+    def _answer(self, turn: Turn) -> tuple[list[int], list[float]]:
+        """Token ids and their weights."""
+        if not turn.codes:
+            return self._no_target, self._no_target_weights
+        boxes = boxes_text(turn.example.boxes) if self.box_first else ""
+        mask = self.vocabulary.encode(turn.codes)
+        answer = mask_answer_ids(self.tokenizer, self.template, mask, boxes)
+        return answer, self._weights(answer)
 
     def _weights(self, answer: Sequence[int]) -> list[float]:
         weights = [1.0] * len(answer)
@@ -144,19 +214,31 @@ class BranchMaker:
         return weights
 
 
-def draw_branches(
+def draw_conversations(
     image: ExampleImage,
-    maker: BranchMaker,
     rng: np.random.Generator,
     *,
     most: int,
+    turns: int,
     adaptive_share: float,
-) -> list[Branch]:
-    """Up to `most` records of an image in random order, each with one of its expressions."""
-    chosen = rng.permutation(len(image.examples))[:most]
-    branches = []
-    for index in chosen:
+    varied_requests: float,
+) -> list[list[Turn]]:
+    """Up to `most` records of an image in random order, each with one of its expressions.
+
+    turns: of a conversation, at most; how many each gets is drawn. varied_requests: share of turns that are not put as
+    evaluation does.
+    """
+    drawn = []
+    for index in rng.permutation(len(image.examples))[:most]:
         example = image.examples[int(index)]
         expression = example.expressions[int(rng.integers(len(example.expressions)))]
-        branches.append(maker.branch(example, expression, adaptive=bool(rng.random() < adaptive_share)))
-    return branches
+        adaptive = bool(rng.random() < adaptive_share)
+        varied = rng.random() < varied_requests
+        request = REQUESTS[int(rng.integers(1, len(REQUESTS)))] if varied else REQUESTS[0]
+        drawn.append(Turn(example=example, expression=expression, adaptive=adaptive, request=request))
+    conversations = []
+    while drawn:
+        size = int(rng.integers(1, turns + 1))
+        conversations.append(drawn[:size])
+        drawn = drawn[size:]
+    return conversations

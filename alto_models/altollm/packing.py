@@ -20,7 +20,7 @@ PADDED = -1
 class Branch:
     """Token ids after the prefix; the first `prompt_length` are given, the rest is to be learned.
 
-    weights: of the learned tokens in the loss, () for 1 each.
+    weights: of the tokens after the prompt in the loss, () for 1 each; those of weight 0 are given, too.
     """
 
     ids: Sequence[int]
@@ -74,7 +74,9 @@ def _row(prefix: Sequence[int], branches: Sequence[Branch]) -> tuple[list, ...]:
         positions += range(len(prefix), len(prefix) + len(branch.ids))
         number += [index] * len(branch.ids)
         labels += [IGNORED] * branch.prompt_length
-        labels += branch.ids[branch.prompt_length :]
+        answer = branch.ids[branch.prompt_length :]
+        counts = branch.weights or [1.0] * len(answer)
+        labels += [token if weight else IGNORED for token, weight in zip(answer, counts, strict=True)]
         weights += [0.0] * branch.prompt_length
-        weights += branch.weights or [1.0] * (len(branch.ids) - branch.prompt_length)
+        weights += counts
     return ids, positions, number, labels, weights

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alto_models.altollm.mask_loss import MaskLoss, MaskTargets
 from alto_models.altollm.network import hidden_states, image_embeddings
 from alto_models.altollm.packing import IGNORED, PackedBatch
 from alto_models.training.processes import mean_over_processes
@@ -61,11 +62,21 @@ def score_hidden(
 class SupervisedLoss(nn.Module):
     """From pixels and token ids to the loss: all of a step's forward pass in one module, so that it can be wrapped."""
 
-    def __init__(self, model: "InternVLForConditionalGeneration") -> None:
+    def __init__(self, model: "InternVLForConditionalGeneration", mask_loss: MaskLoss | None = None) -> None:
         super().__init__()
         self.model = model
+        self._mask_loss = mask_loss
 
-    def forward(self, pixels: Tensor, batch: PackedBatch) -> dict[str, Tensor]:
-        """`loss` and figures to log, scalars. pixels: (B, 3, S, S), normalised, one image a sequence."""
+    def forward(
+        self, pixels: Tensor, batch: PackedBatch, targets: MaskTargets | None = None
+    ) -> dict[str, Tensor]:
+        """`loss` and figures to log, scalars.
+
+        pixels: (B, 3, S, S), normalised, one image a sequence. targets: of the mask loss, where there is one.
+        """
         scores = score_answers(self.model, image_embeddings(self.model, pixels), batch)
-        return {"loss": scores.loss, "token_accuracy": scores.token_accuracy}
+        figures = {"loss": scores.loss, "token_accuracy": scores.token_accuracy}
+        if self._mask_loss is None or targets is None:
+            return figures
+        masks = self._mask_loss(scores.logits, scores.labels, targets)
+        return figures | {"loss": scores.loss + masks.pop("mask_loss"), "cross_entropy": scores.loss} | masks

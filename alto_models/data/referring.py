@@ -67,6 +67,11 @@ class ReferringImages:
     def __iter__(self) -> Iterator[ReferringImage]:
         return (self[index] for index in range(len(self)))
 
+    def name(self, index: int) -> tuple[str, str]:
+        """Source and id of an image."""
+        row = self._rows.row(index, columns=["source", "image_id"])
+        return row["source"], row["image_id"]
+
     def records(self, index: int) -> tuple[ReferringRecord, ...]:
         """Records of an image, without decoding the image."""
         row = self._rows.row(index, columns=["width", "height", "records"])

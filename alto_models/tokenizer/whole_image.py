@@ -28,7 +28,7 @@ def embed_whole_image(model: Tokenizer, pictures: Sequence[Picture]) -> Tensor:
     """Image embeddings (I, C, F, F) of (H, W, 3) uint8 images of any sizes."""
     size = model.config.image_size
     squares = [cut_image(picture, whole_square(*picture.shape[:2]), size) for picture in pictures]
-    return model.encode_image(torch.from_numpy(np.stack(squares)))
+    return model.encode_image(torch.from_numpy(np.stack(squares)).to(model.device))
 
 
 @torch.no_grad()

@@ -1,0 +1,99 @@
+"""How far the mask that the predicted codes mean lies from the true one: a loss through the frozen de-tokenizer.
+
+The codes of an answer have probabilities; their mean code vectors are decoded to a mask, which is compared with the
+record's (ALTo, arXiv 2505.16495: BCE + 0.25 Dice). A code that means nearly the right mask then costs little, which
+cross-entropy cannot tell. Letters: N learned tokens, M masks, L codes at most, V codebook entries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from alto_models.altollm.vocabulary import MaskVocabulary
+from alto_models.data.shards import Picture
+from alto_models.masks import Rle
+from alto_models.tokenizer.losses import bce_loss, dice_loss
+from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.tokenizer.whole_image import embed_whole_image, mask_grids
+from alto_models.training.precision import at_least_float32
+from alto_models.training.processes import mean_over_processes
+
+
+class MaskLossSettings(BaseModel):
+    """weight: of BCE + dice_weight * Dice beside the cross-entropy, 0 for none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(ge=0)
+    dice_weight: float = Field(ge=0)
+    sharpness: float = Field(
+        gt=0, description="logits are multiplied by it before the softmax over the codes"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskTargets:
+    """The true masks of a batch's answers, in the order of the answers.
+
+    pictures: I images as they are stored, at their own size. image_of: (M,) the image of each mask.
+    lengths: (M,) codes in each answer.
+    """
+
+    pictures: Sequence[Picture]
+    image_of: Sequence[int]
+    masks: Sequence[Rle]
+    lengths: Sequence[int]
+
+
+class MaskLoss:
+    """Gradients go to the logits alone: the tokenizer is frozen, and the language model never sees these pixels."""
+
+    def __init__(
+        self, tokenizer: MaskTokenizer, vocabulary: MaskVocabulary, settings: MaskLossSettings
+    ) -> None:
+        self.settings = settings
+        self._tokenizer = tokenizer.eval().requires_grad_(False)
+        self._codes = torch.tensor(vocabulary.codes)
+
+    def __call__(self, logits: Tensor, labels: Tensor, targets: MaskTargets) -> dict[str, Tensor]:
+        """`mask_loss` (weighted), `mask_bce` and `mask_dice`, scalars: means over the masks, 0 where there are none.
+
+        logits (N, vocabulary) and labels (N,) of the learned tokens, in order. Raises ValueError where they hold
+        another number of codes than `targets`. Of several processes, the mean of their losses is that over all masks.
+        """
+        counted = mean_over_processes(logits.new_tensor(len(targets.masks), dtype=torch.float32)).clamp(min=1)
+        if targets.masks:
+            bce, dice = (each.sum() / counted for each in self.of_masks(logits, labels, targets))
+        else:
+            bce = dice = counted.new_zeros(())
+        loss = self.settings.weight * (bce + self.settings.dice_weight * dice)
+        return {"mask_loss": loss, "mask_bce": bce, "mask_dice": dice}
+
+    def of_masks(self, logits: Tensor, labels: Tensor, targets: MaskTargets) -> tuple[Tensor, Tensor]:
+        """BCE and Dice of each mask, (M,) both."""
+        tokenizer = self._tokenizer
+        probabilities = self.code_probabilities(logits, labels)
+        if len(probabilities) != sum(targets.lengths):
+            raise ValueError(
+                f"{len(probabilities)} codes in the answers, {sum(targets.lengths)} in their masks"
+            )
+        padded = pad_sequence(list(probabilities.split(list(targets.lengths))), batch_first=True)
+        lengths = torch.tensor(targets.lengths, device=logits.device)
+        image_of = torch.tensor(targets.image_of, device=logits.device)
+        embedding = embed_whole_image(tokenizer, targets.pictures)[image_of]
+        decoded = tokenizer.decode_probabilities(padded, lengths, embedding)
+        truth = mask_grids(tokenizer, targets.masks)[:, 0].to(decoded.device)
+        return bce_loss(decoded, truth), dice_loss(decoded, truth)
+
+    def code_probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(codes in all answers, V) float32, from the logits at the places of codes.
+
+        Nothing but (codes, V) is copied; the weights of the head are not multiplied a second time.
+        """
+        codes = self._codes.to(logits.device)
+        places = torch.isin(labels, codes).nonzero()
+        return (self.settings.sharpness * at_least_float32(logits[places, codes])).softmax(-1)
