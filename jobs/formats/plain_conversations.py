@@ -2,7 +2,7 @@
 
 A JSON-lines file as LLaVA and InternVL write them, one conversation a line:
 
-    {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nA dog?"}, {"from": "gpt", "value": "No."}]}
+    {"image": "a.jpg", "conversations": [{"from": "human", "value": "A dog?"}, {"from": "gpt", "value": "No."}]}
 
 Image paths are relative to the file's folder and stay within it. Other keys are ignored.
 """
