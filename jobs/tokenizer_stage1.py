@@ -60,7 +60,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     untrained = evaluate(model.eval(), views, lengths).mean_iou(length=lengths[-1])
 
     learn(config, context, model.train(), batches)
-    settle_statistics(model, (batches.at(step) for step in range(STATISTICS_BATCHES)))
+    settle_statistics(model, batches.own_passes(0, STATISTICS_BATCHES))
 
     scores = evaluate(model, views, lengths)
     save_checkpoint(context.output, config.tokenizer, model.state_dict())

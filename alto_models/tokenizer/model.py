@@ -27,6 +27,7 @@ class Encoding(NamedTuple):
 
     codes (B, L) int64, full length; length (B,) int64 in 1..L, the number of codes to keep.
     stop_logits (B, L): of stopping after the i-th code.
+    features (B, L, W): of the encoder, which the latents are made of.
     latents (B, L, D): unit vectors before quantisation.
     vectors (B, L, D): the codes' vectors, gradients passed straight through to `latents`.
     quantizer_loss: scalar.
@@ -35,6 +36,7 @@ class Encoding(NamedTuple):
     codes: Tensor
     length: Tensor
     stop_logits: Tensor
+    features: Tensor
     latents: Tensor
     vectors: Tensor
     quantizer_loss: Tensor
@@ -82,6 +84,7 @@ class MaskTokenizer(nn.Module):
             codes=quantized.codes,
             length=kept_length(stop_logits.softmax(-1)),
             stop_logits=stop_logits,
+            features=encoded.latents,
             latents=latents,
             vectors=quantized.vectors,
             quantizer_loss=quantized.loss,

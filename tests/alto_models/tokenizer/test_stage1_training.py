@@ -37,6 +37,7 @@ SETTINGS = Stage1Settings(
     dice_weight=1.0,
     edge_weight=0.2,
     quantizer_weight=1.0,
+    common_part_weight=0.003,
 )
 
 
@@ -96,7 +97,7 @@ def train(folder: Path, crops_per_pass: int | None = None, steps: int = STEPS, *
         **options,
     )
     training.run(0, Bar())
-    settle_statistics(model, [doubled(crops_of(step, range(CROPS))) for step in range(4)])
+    settle_statistics(model, [doubled(crops_of(step, own)) for step in range(4)])
     (folder / "curve.json").write_text(json.dumps(curve))
     return training
 
