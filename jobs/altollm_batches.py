@@ -113,8 +113,9 @@ class SupervisedBatches:
         self._images = images
         self._examples = examples
         self._seed = seed
-        self._prefix = llm.prefix
-        self._room = config.max_tokens - len(llm.prefix)
+        self._prefix = llm.prefix(llm.model.config.image_seq_length)
+        self._image_token = llm.model.config.image_token_id
+        self._room = config.max_tokens - len(self._prefix)
         self._padding = padding_id(llm.tokenizer)
         self._side = llm.image_size
         self._maker = BranchMaker(
@@ -143,7 +144,12 @@ class SupervisedBatches:
         return SupervisedBatch(
             samples=[each.name for each in drawn],
             pixels=normalise(np.stack([each.thumbnail for each in drawn])),
-            packed=pack([self._prefix] * len(drawn), [each.branches for each in drawn], self._padding),
+            packed=pack(
+                [self._prefix] * len(drawn),
+                [each.branches for each in drawn],
+                padding_id=self._padding,
+                image_token=self._image_token,
+            ),
             left_out=sum(each.left_out for each in drawn),
             targets=self._targets(drawn) if self._config.mask_loss.weight else None,
         )

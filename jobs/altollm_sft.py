@@ -31,6 +31,7 @@ from alto_models.altollm.vocabulary import build_word_tokenizer
 from alto_models.data.referring import ReferringImages
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.training.loop import StepResult, Training
+from alto_models.training.precision import own_device
 from alto_models.training.processes import own_share
 from alto_models.training.schedule import LearningRate
 from jobs.altollm_batches import BatchConfig, SupervisedBatches
@@ -50,9 +51,11 @@ class Config(BatchConfig):
 
 def run(config: Config, context: StageContext) -> StageReport:
     torch.manual_seed(context.seed)
-    mask_tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"])
+    device = own_device()
+    mask_tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"]).to(device)
     images = ReferringImages(context.inputs["prepare_referring"], "train")
     llm = start(config, context.inputs["base_weights"], images, mask_tokenizer.config.codebook_size)
+    llm.to(device)
     codes = read_mask_codes(context.inputs["mask_tokens"])
     examples = join_examples(images, codes, llm.vocabulary, Signals(llm.tokenizer))
     batches = SupervisedBatches(config, llm, images, examples, context.seed)

@@ -15,6 +15,7 @@ from alto_models.altollm.answering import AltoLLM
 from alto_models.data.shards import ShardRows
 from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
+from alto_models.training.precision import own_device
 from data_contracts.errors import InputError
 from data_contracts.schemas import REFERRING_SCHEMA
 from jobs.benchmarking.evaluation import evaluate
@@ -66,7 +67,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     if context.partition is None:
         raise InputError("benchmark: name the benchmark with --partition")
     rows = ShardRows(context.inputs["prepare_benchmark"] / context.partition, REFERRING_SCHEMA, None)
-    tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"])
+    tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"]).to(own_device())
     return compare_systems(
         rows, _language_systems(config, context, tokenizer), tokenizer.config, config, context
     )
@@ -140,7 +141,7 @@ def _language_systems(
 
 
 def _load_model(folder: Path, tokenizer: MaskTokenizer) -> AltoLLM:
-    model = AltoLLM.load(folder)
+    model = AltoLLM.load(folder).to(tokenizer.device)
     known, entries = len(model.vocabulary.codes), tokenizer.config.codebook_size
     if known != entries:
         raise InputError(

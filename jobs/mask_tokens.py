@@ -20,6 +20,7 @@ from alto_models.metrics import iou
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.tokenizer.prefixes import oracle_length, prefix_iou
 from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image, mask_grids
+from alto_models.training.precision import own_device
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport
 
@@ -58,7 +59,7 @@ class Target(NamedTuple):
 
 
 def run(config: Config, context: StageContext) -> StageReport:
-    model = load_tokenizer(context.inputs["tokenizer_stage1_5"])
+    model = load_tokenizer(context.inputs["tokenizer_stage1_5"]).to(own_device())
     images = ReferringImages(context.inputs["prepare_referring"], "train")
     rows: list[dict[str, object]] = []
     with context.progress(len(images), "Coding masks", "image") as bar:

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from alto_models.altollm.checkpoint import load_llm, save_llm
 from alto_models.altollm.conversation import Template, is_no_target
 from alto_models.altollm.generation import Questions, Sampling, generate
 from alto_models.altollm.grammar import MaskGrammar
-from alto_models.altollm.network import image_embeddings
+from alto_models.altollm.network import ImageTokens, image_embeddings
 from alto_models.altollm.processor import normalise, square_thumbnail
 from alto_models.altollm.vocabulary import MaskVocabulary, token_id
 
@@ -50,12 +51,16 @@ class AltoLLM:
         self.vocabulary = MaskVocabulary.of(tokenizer)
         self.grammar = MaskGrammar(tokenizer, self.vocabulary, model.config.text_config.vocab_size)
         self.turn_end = token_id(tokenizer, self.template.turn_end)
-        self.prefix = self.template.image_ids(tokenizer, model.config.image_seq_length)
+        self.prefix = lru_cache(self._prefix)  # of the number of image tokens
 
     @classmethod
     def load(cls, folder: Path) -> "AltoLLM":
         """Raises InputError for a folder that holds no ALToLLM checkpoint."""
         return cls(*load_llm(folder))
+
+    def to(self, device: torch.device) -> Self:
+        self.model.to(device)
+        return self
 
     def save(self, folder: Path) -> None:
         save_llm(folder, self.model, self.tokenizer)
@@ -66,6 +71,13 @@ class AltoLLM:
         config = self.model.config
         tokens_a_side = math.isqrt(config.image_seq_length)
         return round(tokens_a_side / config.downsample_ratio) * int(config.vision_config.patch_size[0])
+
+    def prefixes(self, image: ImageTokens) -> list[list[int]]:
+        """Token ids of a conversation's start with each of the images, whose embeddings are given."""
+        return [self.prefix(len(one)) for one in image]
+
+    def _prefix(self, image_tokens: int) -> list[int]:
+        return self.template.image_ids(self.tokenizer, image_tokens)
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Picture]) -> Tensor:
@@ -88,14 +100,15 @@ class AltoLLM:
         """
         places: dict[int, int] = {}
         distinct: list[Picture] = []
-        for image in images:
-            if id(image) not in places:
-                places[id(image)] = len(distinct)
-                distinct.append(image)
+        for picture in images:
+            if id(picture) not in places:
+                places[id(picture)] = len(distinct)
+                distinct.append(picture)
+        image = self.encode_images(distinct)
         questions = Questions(
-            image=self.encode_images(distinct),
-            prefix=self.prefix,
-            image_of=[places[id(image)] for image in images],
+            image=image,
+            prefixes=self.prefixes(image),
+            image_of=[places[id(picture)] for picture in images],
             prompts=[self.template.question_ids(self.tokenizer, prompt) for prompt in prompts],
             max_lengths=[max_length] * len(prompts),
         )

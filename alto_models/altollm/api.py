@@ -4,7 +4,7 @@
     (found,) = segmenter.segment(image, ["the red star left of the ring"])
     found.mask, found.score
 
-Letters: H height, W width of the image in pixels. Runs on the CPU.
+Letters: H height, W width of the image in pixels. Runs on the GPU where there is one.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,7 @@ from alto_models.tokenizer.any_tokenizer import load_any_tokenizer
 from alto_models.tokenizer.api import check_wanted, picture_size
 from alto_models.tokenizer.interface import Tokenizer
 from alto_models.tokenizer.whole_image import embed_whole_image
+from alto_models.training.precision import own_device
 from data_contracts.errors import InputError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -134,7 +135,8 @@ class Segmenter:
     @classmethod
     def from_folders(cls, altollm: Path, tokenizer: Path, *, limits: SegmentLimits = DEFAULT_LIMITS) -> Self:
         """From two checkpoint folders; the tokenizer's may be one of `alto convert tokenizer`."""
-        return cls(AltoLLM.load(altollm), load_any_tokenizer(tokenizer), limits=limits)
+        device = own_device()
+        return cls(AltoLLM.load(altollm).to(device), load_any_tokenizer(tokenizer).to(device), limits=limits)
 
     def check(self, expressions: Sequence[str], max_tokens: int | None = None) -> None:
         """Raises InputError for whatever `segment` would refuse on any image."""
@@ -186,7 +188,7 @@ class Segmenter:
         recording = _RecordedGreedy()
         questions = Questions(
             image=image.by_llm,
-            prefix=llm.prefix,
+            prefixes=llm.prefixes(image.by_llm),
             image_of=[0] * len(prompts),
             prompts=[llm.template.question_ids(llm.tokenizer, prompt) for prompt in prompts],
             max_lengths=[max_length] * len(prompts),

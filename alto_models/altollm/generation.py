@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from alto_models.altollm.grammar import MaskGrammar, State
+from alto_models.altollm.network import ImageTokens, input_embeddings
+from alto_models.altollm.packing import pack
+from alto_models.training.precision import to_device
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
@@ -18,7 +22,7 @@ MAX_TEXT_TOKENS = 96
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """temperature 0 is greedy. top_k None: all tokens. generator: where the randomness comes from."""
+    """temperature 0 is greedy. top_k None: all tokens. generator: of the randomness, on the model's device."""
 
     temperature: float = 0.0
     top_k: int | None = None
@@ -39,14 +43,14 @@ class Sampling:
 class Questions:
     """B questions on I images.
 
-    image: (I, image tokens, width) embeddings. prefix: ids of the conversation's start with one image.
+    image, prefixes: one an image; its embeddings, and the ids of the conversation's start with it.
     image_of: index of each question's image. prompts: ids of each question after the prefix; one that ends
     in the mask start token is answered with a mask. max_lengths: codes of a mask, at most, per question.
     samples: answers to each question, next to each other in the result; its prompt is read once.
     """
 
-    image: Tensor
-    prefix: Sequence[int]
+    image: ImageTokens
+    prefixes: Sequence[Sequence[int]]
     image_of: Sequence[int]
     prompts: Sequence[Sequence[int]]
     max_lengths: Sequence[int]
@@ -71,24 +75,39 @@ def generate(
     last, cache, seen, position = prompts.last, prompts.cache, prompts.seen, prompts.position
     begins_mask = torch.tensor([prompt[-1] == grammar.vocabulary.start for prompt in questions.prompts])
     state = torch.where(begins_mask, int(State.FIRST_CODE), int(State.TEXT))
-    state = state.repeat_interleave(questions.samples)
-    max_lengths = torch.tensor(questions.max_lengths).repeat_interleave(questions.samples)
+    state, max_lengths = (
+        to_device(values.repeat_interleave(questions.samples), model.device)
+        for values in (state, torch.tensor(questions.max_lengths))
+    )
     codes, text_tokens = torch.zeros_like(state), torch.zeros_like(state)
     running = torch.ones_like(state, dtype=torch.bool)
-    answers: list[list[int]] = [[] for _ in range(len(state))]
-    while True:
-        logits = grammar.restrict(model.lm_head(last), state)
+    tokens: list[Tensor] = []
+    said: list[Tensor] = []
+    while not _all_ended(running, len(tokens)):
+        if tokens:
+            seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
+            last = _forward(model, tokens[-1][:, None], position[:, None], seen[:, None], cache)[:, 0]
+            position = position + 1
+        logits = grammar.restrict(model.lm_head(last).float(), state)
         token = torch.where(running, sampling.draw(logits), turn_end)
+        tokens.append(token)
+        said.append(running)
         text_tokens += state == State.TEXT
-        for row in running.nonzero()[:, 0].tolist():
-            answers[row].append(int(token[row]))
         state, codes = grammar.follow(state, codes, token, max_lengths)
-        running &= (token != turn_end) & ~((state == State.TEXT) & (text_tokens >= max_text_tokens))
-        if not bool(running.any()):
-            return answers
-        seen = torch.cat([seen, torch.ones(len(seen), 1, dtype=torch.bool)], 1)
-        last = _forward(model, token[:, None], position[:, None], seen[:, None], cache)[:, 0]
-        position = position + 1
+        cut = (state == State.TEXT) & (text_tokens >= max_text_tokens)
+        running = running & (token != turn_end) & ~cut
+    lengths = torch.stack(said, 1).sum(1).tolist()
+    answers = torch.stack(tokens, 1).tolist()
+    return [ids[:length] for ids, length in zip(answers, lengths, strict=True)]
+
+
+def _all_ended(running: Tensor, steps: int) -> bool:
+    return steps > 0 and steps % steps_between_looks(running.device) == 0 and not bool(running.any())
+
+
+def steps_between_looks(device: torch.device) -> int:
+    """At whether all answers have ended: to look, the host waits for the device."""
+    return 1 if device.type == "cpu" else 8
 
 
 class _ReadPrompts(NamedTuple):
@@ -102,21 +121,26 @@ class _ReadPrompts(NamedTuple):
 
 
 def _read_prompts(model: "InternVLForConditionalGeneration", questions: Questions) -> _ReadPrompts:
-    """Prompts are padded on the right, and what lies in padded slots is never looked at."""
+    """Prefixes and prompts are padded on the right, and what lies in padded slots is never looked at."""
     cache = _prefill_images(model, questions)
-    before = len(questions.prefix)
-    lengths = torch.tensor([len(prompt) for prompt in questions.prompts])
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(p) for p in questions.prompts], batch_first=True)
-    slots = torch.arange(before + ids.shape[1])
-    seen = slots < before + lengths[:, None]
-    earlier = slots <= slots[before:, None]
-    positions = slots[before:].expand_as(ids)
-    hidden = _forward(model, ids, positions, earlier & seen[:, None], cache)
-    last = hidden[torch.arange(len(ids)), lengths - 1]
+    images = torch.tensor([len(prefix) for prefix in questions.prefixes])[list(questions.image_of)]
+    prompts = torch.tensor([len(prompt) for prompt in questions.prompts])
+    ids = pad_sequence([torch.tensor(prompt) for prompt in questions.prompts], batch_first=True)
+    begin = max(map(len, questions.prefixes))
+    slots = torch.arange(begin + ids.shape[1])
+    seen = (slots < images[:, None]) | ((slots >= begin) & (slots < begin + prompts[:, None]))
+    earlier = slots <= slots[begin:, None]
+    positions = images[:, None] + torch.arange(ids.shape[1])
+    ends = torch.arange(len(ids)) * ids.shape[1] + prompts - 1
+    ids, positions, visible, seen, ends, position = (
+        to_device(each, model.device)
+        for each in (ids, positions, earlier & seen[:, None], seen, ends, images + prompts)
+    )
+    last = _forward(model, ids, positions, visible, cache).flatten(0, 1).index_select(0, ends)
     if questions.samples > 1:
         cache.batch_repeat_interleave(questions.samples)
     last, seen, position = (
-        values.repeat_interleave(questions.samples, 0) for values in (last, seen, before + lengths)
+        values.repeat_interleave(questions.samples, 0) for values in (last, seen, position)
     )
     return _ReadPrompts(last=last, cache=cache, seen=seen, position=position)
 
@@ -125,13 +149,18 @@ def _prefill_images(model: "InternVLForConditionalGeneration", questions: Questi
     """Keys and values of the prefix, computed once an image, one row a question."""
     from transformers.cache_utils import DynamicCache
 
-    prefix = torch.tensor([list(questions.prefix)] * len(questions.image))
-    inputs = model.get_input_embeddings()(prefix)
-    place = prefix == model.config.image_token_id
-    inputs = inputs.masked_scatter(place[..., None], questions.image)
+    image_token = model.config.image_token_id
+    prefixes = questions.prefixes
+    batch = pack(prefixes, [()] * len(prefixes), padding_id=0, image_token=image_token).to(model.device)
     cache = DynamicCache(config=model.config.text_config)
-    model.model.language_model(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
-    cache.batch_select_indices(torch.tensor(questions.image_of))
+    model.model.language_model(
+        inputs_embeds=input_embeddings(model, questions.image, batch),
+        position_ids=batch.positions,
+        attention_mask=batch.attention_mask(),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    cache.batch_select_indices(to_device(torch.tensor(questions.image_of), model.device))
     return cache
 
 

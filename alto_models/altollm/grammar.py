@@ -23,7 +23,7 @@ class State(IntEnum):
 
 
 class MaskGrammar:
-    """Constrains answers. allowed: (4, vocabulary) bool, one row a `State`."""
+    """Constrains answers. allowed: (4, vocabulary) bool, one row a `State`. Works where its arguments are."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, vocabulary: MaskVocabulary, vocabulary_size: int
@@ -36,14 +36,14 @@ class MaskGrammar:
         text = ~(codes | end)
         text[[token_id(tokenizer, IMAGE_CONTEXT), padding_id(tokenizer)]] = False
         text[len(tokenizer) :] = False
-        self.is_code = codes
         self.allowed = torch.stack([text, codes, codes | end, end])
+        self._allowed_on = {self.allowed.device: self.allowed}
 
     def follow(
         self, state: Tensor, length: Tensor, token: Tensor, max_length: Tensor
     ) -> tuple[Tensor, Tensor]:
         """State and number of codes of the open mask after one more token; all arguments (B,) int64."""
-        is_code = self.is_code[token]
+        is_code = self._on(token.device)[State.FIRST_CODE, token]
         length = torch.where(is_code, length + 1, torch.where(state == State.TEXT, 0, length))
         within = torch.where(length >= max_length, int(State.END), int(State.CODE_OR_END))
         state = torch.where(is_code, within, state)
@@ -53,7 +53,7 @@ class MaskGrammar:
 
     def states(self, answer_BT: Tensor, max_length_B: Tensor) -> Tensor:  # noqa: N803
         """State before each token of answers that begin as text, (B, T) int64."""
-        state = torch.zeros(len(answer_BT), dtype=torch.int64)
+        state = torch.zeros_like(max_length_B)
         length = torch.zeros_like(state)
         states = []
         for column in answer_BT.T:
@@ -63,4 +63,9 @@ class MaskGrammar:
 
     def restrict(self, logits: Tensor, state: Tensor) -> Tensor:
         """logits (…, vocabulary) with -inf where `state` (…) forbids the token."""
-        return logits.masked_fill(~self.allowed[state], float("-inf"))
+        return logits.masked_fill(~self._on(logits.device)[state], float("-inf"))
+
+    def _on(self, device: torch.device) -> Tensor:
+        if device not in self._allowed_on:
+            self._allowed_on[device] = self.allowed.to(device)
+        return self._allowed_on[device]

@@ -1,6 +1,7 @@
 """Builds a small InternVL and runs it: image embeddings, hidden states of packed sequences."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -21,10 +22,14 @@ from alto_models.altollm.vocabulary import (
     add_mask_vocabulary,
     token_id,
 )
+from alto_models.training.precision import to_device
 from data_contracts.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
+
+# Embeddings of one image each, (image tokens, text width); as a tensor where all have equally many tokens.
+ImageTokens = Tensor | Sequence[Tensor]
 
 
 class NetworkConfig(BaseModel):
@@ -148,25 +153,35 @@ def image_embeddings(model: "InternVLForConditionalGeneration", pixels: Tensor) 
 
 def embed_patches(model: "InternVLForConditionalGeneration", pixels: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 3, S, S) normalised pixels -> patches (B, P, vision width), image tokens (B, P / 4, text width)."""
-    features = model.get_image_features(pixels, return_dict=True)
+    features = model.get_image_features(to_device(pixels, model.device), return_dict=True)
     return features.last_hidden_state[:, 1:], features.pooler_output
 
 
-def hidden_states(model: "InternVLForConditionalGeneration", image: Tensor, batch: PackedBatch) -> Tensor:
+def hidden_states(
+    model: "InternVLForConditionalGeneration", image: ImageTokens, batch: PackedBatch
+) -> Tensor:
     """Last hidden states (B, T, text width) of packed sequences with one image each.
 
-    image: (B, image tokens, text width). Raises ValueError where a row holds another number of image tokens.
+    Raises ValueError where a row holds another number of image tokens than its image has.
     """
-    inputs = model.get_input_embeddings()(batch.ids)
-    place = batch.ids == model.config.image_token_id
-    if not bool((place.sum(1) == image.shape[1]).all()):
-        raise ValueError(
-            f"a sequence holds {place.sum(1).tolist()} image tokens a row, its image has {image.shape[1]}"
-        )
-    inputs = inputs.masked_scatter(place[..., None], image.to(inputs.dtype))
+    batch = batch.to(model.device)
     return model.model.language_model(
-        inputs_embeds=inputs,
+        inputs_embeds=input_embeddings(model, image, batch),
         attention_mask=batch.attention_mask(),
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
+
+
+def input_embeddings(
+    model: "InternVLForConditionalGeneration", image: ImageTokens, batch: PackedBatch
+) -> Tensor:
+    """Token embeddings (B, T, text width) with each row's image in its place; raises as `hidden_states`."""
+    counts = tuple(len(one) for one in image)
+    if counts != batch.image_tokens:
+        raise ValueError(
+            f"the sequences hold {list(batch.image_tokens)} image tokens, their images have {list(counts)}"
+        )
+    inputs = model.get_input_embeddings()(batch.ids)
+    flat = image.flatten(0, 1) if isinstance(image, Tensor) else torch.cat(list(image))
+    return inputs.flatten(0, 1).index_copy(0, batch.image_places, flat.to(inputs.dtype)).view_as(inputs)

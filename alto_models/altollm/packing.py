@@ -5,11 +5,14 @@ or one sampled answer each). A branch sees the prefix and itself, at the positio
 alone: every branch is scored exactly as in a conversation of its own, while the prefix is computed once.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
+
+from alto_models.training.precision import to_device
 
 IGNORED = -100
 PREFIX = 0
@@ -35,6 +38,8 @@ class PackedBatch:
     ids, positions: (B, T) int64. branch: (B, T) int64, `PREFIX`, 1… for the branches, `PADDED`.
     labels: (B, T) int64, the token itself where it is to be learned, else `IGNORED`.
     weights: (B, T) float32, of each learned token in the loss; 0 elsewhere.
+    learned, image_places: places of the learned tokens and of the image tokens in the flattened (B x T) batch,
+    row by row, so that nobody has to look for them on a device. image_tokens: how many a row has.
     """
 
     ids: Tensor
@@ -42,6 +47,14 @@ class PackedBatch:
     branch: Tensor
     labels: Tensor
     weights: Tensor
+    learned: Tensor
+    image_places: Tensor
+    image_tokens: tuple[int, ...]
+
+    def to(self, device: torch.device) -> Self:
+        """All tensors on `device`, copied without waiting for it."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.type is Tensor}
+        return replace(self, **{name: to_device(tensor, device) for name, tensor in tensors.items()})
 
     def attention_mask(self) -> Tensor:
         """(B, 1, T, T) bool: True where the token (row) may look at another (column)."""
@@ -52,9 +65,13 @@ class PackedBatch:
 
 
 def pack(
-    prefixes: Sequence[Sequence[int]], branches: Sequence[Sequence[Branch]], padding_id: int
+    prefixes: Sequence[Sequence[int]],
+    branches: Sequence[Sequence[Branch]],
+    *,
+    padding_id: int,
+    image_token: int,
 ) -> PackedBatch:
-    """One row a prefix, with its branches in the order given."""
+    """One row a prefix, with its branches in the order given. image_token: id that embeddings go in for."""
     rows = [_row(prefix, mine) for prefix, mine in zip(prefixes, branches, strict=True)]
     length = max(len(row[0]) for row in rows)
     fills = (padding_id, 0, PADDED, IGNORED, 0.0)
@@ -63,7 +80,17 @@ def pack(
         for index, fill in enumerate(fills)
     ]
     ids, positions, branch, labels, weights = columns
-    return PackedBatch(ids=ids, positions=positions, branch=branch, labels=labels, weights=weights)
+    image_places = [_places(row[0], lambda token: token == image_token) for row in rows]
+    return PackedBatch(
+        ids=ids,
+        positions=positions,
+        branch=branch,
+        labels=labels,
+        weights=weights,
+        learned=_flat([_places(row[3], lambda label: label != IGNORED) for row in rows], length),
+        image_places=_flat(image_places, length),
+        image_tokens=tuple(len(mine) for mine in image_places),
+    )
 
 
 def _row(prefix: Sequence[int], branches: Sequence[Branch]) -> tuple[list, ...]:
@@ -80,3 +107,14 @@ def _row(prefix: Sequence[int], branches: Sequence[Branch]) -> tuple[list, ...]:
         weights += [0.0] * branch.prompt_length
         weights += counts
     return ids, positions, number, labels, weights
+
+
+def _places(tokens: Sequence[int], wanted: Callable[[int], bool]) -> list[int]:
+    return [place for place, token in enumerate(tokens) if wanted(token)]
+
+
+def _flat(places: Sequence[Sequence[int]], length: int) -> Tensor:
+    """Places in each row -> (N,) int64 places in the flattened batch of rows of `length`."""
+    return torch.tensor(
+        [row * length + place for row, mine in enumerate(places) for place in mine], dtype=torch.int64
+    )

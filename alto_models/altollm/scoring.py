@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from alto_models.altollm.grammar import MaskGrammar
+from alto_models.altollm.network import ImageTokens
 from alto_models.altollm.packing import Branch, pack
 from alto_models.altollm.supervised import score_answers
+from alto_models.training.precision import to_device
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
@@ -35,8 +36,8 @@ class AnswerLogProbs:
 def answer_log_probs(
     model: "InternVLForConditionalGeneration",
     grammar: MaskGrammar,
-    image: Tensor,
-    prefix: Sequence[int],
+    image: ImageTokens,
+    prefixes: Sequence[Sequence[int]],
     groups: Sequence[Group],
     *,
     max_length: int,
@@ -45,24 +46,29 @@ def answer_log_probs(
 ) -> AnswerLogProbs:
     """Image, prompt and answers of a group are one packed sequence: image and prompt are read once a group.
 
-    image: (groups, image tokens, width), one a group. Probabilities are those of constrained sampling at
+    image, prefixes: one a group. Probabilities are those of constrained sampling at
     `temperature` (before top-k), so a token that was the only one allowed has log-probability 0.
     """
     batch = pack(
-        [[*prefix, *group.prompt[:-1]] for group in groups],
+        [[*prefix, *group.prompt[:-1]] for prefix, group in zip(prefixes, groups, strict=True)],
         [
             [Branch(ids=[group.prompt[-1], *answer], prompt_length=1) for answer in group.answers]
             for group in groups
         ],
-        padding_id,
+        padding_id=padding_id,
+        image_token=model.config.image_token_id,
     )
-    answers = [torch.tensor(answer) for group in groups for answer in group.answers]
-    lengths = torch.tensor([len(answer) for answer in answers])
-    padded = pad_sequence(answers, batch_first=True, padding_value=padding_id)
-    counted = torch.arange(padded.shape[1]) < lengths[:, None]
-    states = grammar.states(padded, torch.full_like(lengths, max_length))
+    answers = [answer for group in groups for answer in group.answers]
+    longest = max(map(len, answers))
+    padded = torch.tensor([[*answer, *[padding_id] * (longest - len(answer))] for answer in answers])
+    counted = torch.tensor([[place < len(answer) for place in range(longest)] for answer in answers])
+    places = torch.tensor(
+        [row * longest + place for row, answer in enumerate(answers) for place in range(len(answer))]
+    )
+    states = grammar.states(padded, torch.full((len(answers),), max_length)).flatten()[places]
+    states, places, counted = (to_device(each, model.device) for each in (states, places, counted))
     scores = score_answers(model, image, batch)
-    logits = grammar.restrict(scores.logits / temperature, states[counted])
+    logits = grammar.restrict(scores.logits.float() / temperature, states)
     chosen = logits.log_softmax(-1).gather(1, scores.labels[:, None])[:, 0]
-    log_probs = torch.zeros(counted.shape).masked_scatter(counted, chosen)
+    log_probs = chosen.new_zeros(counted.numel()).index_copy(0, places, chosen).view_as(counted)
     return AnswerLogProbs(log_probs=log_probs, counted=counted)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alto_models.altollm.mask_loss import MaskLoss, MaskTargets
-from alto_models.altollm.network import hidden_states, image_embeddings
-from alto_models.altollm.packing import IGNORED, PackedBatch
+from alto_models.altollm.network import ImageTokens, hidden_states, image_embeddings
+from alto_models.altollm.packing import PackedBatch
 from alto_models.training.processes import mean_over_processes
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class AnswerScores:
 
         Of several processes, the mean of all their losses is that over all their tokens.
         """
-        losses = functional.cross_entropy(self.logits, self.labels, reduction="none")
+        losses = functional.cross_entropy(self.logits.float(), self.labels, reduction="none")
         return (losses * self.weights).sum() / mean_over_processes(self.weights.sum())
 
     @property
@@ -38,12 +38,13 @@ class AnswerScores:
 
 
 def score_answers(
-    model: "InternVLForConditionalGeneration", image: Tensor, batch: PackedBatch
+    model: "InternVLForConditionalGeneration", image: ImageTokens, batch: PackedBatch
 ) -> AnswerScores:
     """Logits of the answer tokens only: the vocabulary is never multiplied out for prompts and padding.
 
-    image: (B, image tokens, width).
+    image: one a row.
     """
+    batch = batch.to(model.device)
     return score_hidden(model, hidden_states(model, image, batch), batch)
 
 
@@ -51,11 +52,11 @@ def score_hidden(
     model: "InternVLForConditionalGeneration", hidden: Tensor, batch: PackedBatch
 ) -> AnswerScores:
     """As `score_answers`, from the last hidden states (B, T, width)."""
-    learned = batch.labels[:, 1:] != IGNORED
+    batch = batch.to(hidden.device)
     return AnswerScores(
-        logits=model.lm_head(hidden[:, :-1][learned]),
-        labels=batch.labels[:, 1:][learned],
-        weights=batch.weights[:, 1:][learned],
+        logits=model.lm_head(hidden.flatten(0, 1).index_select(0, batch.learned - 1)),
+        labels=batch.labels.flatten().index_select(0, batch.learned),
+        weights=batch.weights.flatten().index_select(0, batch.learned),
     )
 
 

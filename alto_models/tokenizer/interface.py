@@ -41,6 +41,8 @@ class Tokenizer(Protocol):
     def eval(self) -> Self:
         """Switch to evaluation mode."""
 
+    def to(self, device: torch.device) -> Self: ...
+
     def encode_image(self, images: Tensor) -> Tensor:
         """images (I, 3, S, S) in 0..1, RGB -> image embedding (I, C, F, F)."""
 

@@ -25,9 +25,9 @@ def own_device() -> torch.device:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy to `device` without waiting for what it is doing."""
-    if device.type == "cpu":
-        return tensor
+    """Copy to `device` without waiting for what it is doing; the tensor itself where it is there already."""
+    if device.type != "cuda" or tensor.device == device:
+        return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alto_models.altollm.conversation import Template
 from alto_models.altollm.packing import Branch, PackedBatch, pack
-from alto_models.altollm.vocabulary import BOX_START, PADDING, token_id
+from alto_models.altollm.vocabulary import BOX_START, IMAGE_CONTEXT, PADDING, token_id
 from jobs.base_pretraining.questions import Turn, turns
 from jobs.base_pretraining.scenes import ScenePool
 
@@ -37,6 +37,7 @@ class BaseBatches:
         self.template = Template()
         self.prefix = self.template.image_ids(tokenizer, image_tokens)
         self.padding = token_id(tokenizer, PADDING)
+        self.image_token = token_id(tokenizer, IMAGE_CONTEXT)
         self.box_start = token_id(tokenizer, BOX_START)
         self.question_ids = lru_cache(200_000)(lambda text: self.template.question_ids(tokenizer, text))
         self.answer_ids = lru_cache(200_000)(lambda text: self.template.answer_ids(tokenizer, text))
@@ -64,7 +65,10 @@ class BaseBatches:
         pointing = Pointing(
             torch.tensor(row_Q), torch.tensor(position_Q), torch.from_numpy(np.stack(tokens_Q)).float()
         )
-        return pack([self.prefix] * len(scenes), branches, self.padding), pointing
+        batch = pack(
+            [self.prefix] * len(scenes), branches, padding_id=self.padding, image_token=self.image_token
+        )
+        return batch, pointing
 
     def _covered(self, cells_GG: NDArray[np.int8], targets: tuple[int, ...]) -> NDArray[np.int64]:  # noqa: N803
         """(image tokens,) number of cells of the targets in each image token."""

@@ -40,7 +40,12 @@ def locating(
             [maker.branch(locate_turn(scenes.notes[row], q)) for q in mine]
             for row, mine in zip(rows, asked, strict=True)
         ]
-        batch = pack([maker.prefix] * len(rows), branches, maker.padding)
+        batch = pack(
+            [maker.prefix] * len(rows),
+            branches,
+            padding_id=maker.padding,
+            image_token=model.config.image_token_id,
+        )
         places, targets = [], []
         for row, (mine, questions) in enumerate(zip(branches, asked, strict=True)):
             position = len(maker.prefix)

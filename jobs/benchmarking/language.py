@@ -14,6 +14,7 @@ from alto_models.altollm.conversation import segment_prompt
 from alto_models.data.shards import Picture
 from alto_models.data.squares import cut_image, restore_whole, whole_square
 from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.training.precision import to_device
 from jobs.benchmarking.questions import Question
 from jobs.benchmarking.results import ADAPTIVE, FULL
 from jobs.benchmarking.rows import Mask, Prediction
@@ -86,6 +87,9 @@ def decode_masks(
     for row, one in zip(padded, codes, strict=True):
         row[: len(one)] = torch.tensor(one)
     of_question = torch.tensor([place[question.image.image_id] for question in questions])
+    padded, lengths, of_question = (
+        to_device(each, tokenizer.device) for each in (padded, lengths, of_question)
+    )
     logits = tokenizer.decode(padded, lengths, embeddings[of_question])
     return [
         restore_whole(probability, question.image.height, question.image.width).astype(bool)
@@ -96,9 +100,9 @@ def decode_masks(
 def _image_batch(pictures: Sequence[Picture], tokenizer: MaskTokenizer) -> Tensor:
     size = tokenizer.config.pixel_encoder.image_size
     squares = [cut_image(picture, whole_square(*picture.shape[:2]), size) for picture in pictures]
-    return torch.from_numpy(np.stack(squares))
+    return to_device(torch.from_numpy(np.stack(squares)), tokenizer.device)
 
 
 def _probabilities(logits: Tensor) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = logits.sigmoid().float().numpy()
+    found: NDArray[np.float32] = logits.sigmoid().float().cpu().numpy()
     return found

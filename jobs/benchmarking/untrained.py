@@ -21,7 +21,7 @@ class UntrainedAltoLLM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = InternVLForConditionalGeneration(trained.model.config)
-        self._llm = AltoLLM(network.eval(), trained.tokenizer)
+        self._llm = AltoLLM(network.eval().to(trained.model.device), trained.tokenizer)
 
     def answer(self, images: Sequence[Picture], prompts: Sequence[str], *, max_length: int) -> list[Answer]:
         """As `AltoLLM.answer`, with the mask begun in the prompt."""
@@ -29,9 +29,10 @@ class UntrainedAltoLLM:
         distinct = {id(image): image for image in images}
         places = {name: place for place, name in enumerate(distinct)}
         start = llm.vocabulary.start
+        image = llm.encode_images(list(distinct.values()))
         questions = Questions(
-            image=llm.encode_images(list(distinct.values())),
-            prefix=llm.prefix,
+            image=image,
+            prefixes=llm.prefixes(image),
             image_of=[places[id(image)] for image in images],
             prompts=[[*llm.template.question_ids(llm.tokenizer, prompt), start] for prompt in prompts],
             max_lengths=[max_length] * len(prompts),

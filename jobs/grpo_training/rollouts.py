@@ -19,6 +19,7 @@ from alto_models.data.referring import ReferringImage, ReferringImages, Referrin
 from alto_models.metrics import overlap
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.whole_image import embed_whole_image
+from alto_models.training.precision import to_device
 from jobs.altollm_sampling import batch_of
 from jobs.grpo_training.settings import GrpoConfig
 
@@ -92,7 +93,7 @@ class RolloutMaker:
             samples=samples,
             image=image,
             groups=groups,
-            advantages=advantages(totals, self.config.variant).flatten(),
+            advantages=to_device(advantages(totals, self.config.variant).flatten(), self.llm.model.device),
             figures=self._figures(samples, groups, rewards),
         )
 
@@ -118,7 +119,7 @@ class RolloutMaker:
         answers = llm.generate(
             Questions(
                 image=image,
-                prefix=llm.prefix,
+                prefixes=llm.prefixes(image),
                 image_of=range(len(samples)),
                 prompts=prompts,
                 max_lengths=[self.mask_tokenizer.config.max_length] * len(samples),
@@ -127,7 +128,7 @@ class RolloutMaker:
             Sampling(
                 temperature=config.temperature,
                 top_k=config.top_k,
-                generator=torch.Generator().manual_seed(self.seed + index),
+                generator=torch.Generator(llm.model.device).manual_seed(self.seed + index),
             ),
         )
         size = config.group_size

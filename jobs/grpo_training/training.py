@@ -15,6 +15,7 @@ from alto_models.altollm.vocabulary import padding_id
 from alto_models.data.referring import ReferringImages
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.training.loop import StepResult, Training
+from alto_models.training.precision import own_device
 from jobs.grpo_training.rollouts import Rollout, RolloutMaker
 from jobs.grpo_training.settings import GrpoConfig
 from jobs.runner.context import Check, StageContext, StageReport
@@ -33,8 +34,9 @@ class GrpoRun:
 def run_grpo(config: GrpoConfig, context: StageContext) -> GrpoRun:
     """From the checkpoint of `altollm_sft`, or where a killed run with the same inputs stopped."""
     torch.manual_seed(context.seed)
-    mask_tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"])
-    llm = AltoLLM.load(context.inputs["altollm_sft"])
+    device = own_device()
+    mask_tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"]).to(device)
+    llm = AltoLLM.load(context.inputs["altollm_sft"]).to(device)
     val = ReferringImages(context.inputs["prepare_referring"], "val")
     held_out = HeldOut.of(spread(val, config.evaluated_images), mask_tokenizer)
     before = evaluate(llm, mask_tokenizer, held_out, adaptive=True).figures("before")
@@ -136,7 +138,7 @@ class Optimisation:
             self.llm.model,
             self.llm.grammar,
             rollout.image,
-            self.llm.prefix,
+            self.llm.prefixes(rollout.image),
             rollout.groups,
             max_length=self.mask_tokenizer.config.max_length,
             temperature=self.config.temperature,

@@ -10,6 +10,7 @@ from alto_models.published.convert_altollm import convert_altollm
 from alto_models.weight_files import INDEX_FILE, weights_sha256
 from data_contracts.errors import InputError
 from jobs import altollm_grpo, altollm_sft, base_weights
+from tests.alto_models.altollm.tiny import picture
 from tests.alto_models.published.internvl_chat_folder import network, write_folder
 from tests.alto_models.tokenizer.tiny import TINY
 from tests.jobs.tokenized_records import write_tokenized_records
@@ -64,7 +65,8 @@ def test_sft_and_grpo_go_on_from_a_converted_checkpoint(
         assert llm.template == INTERNVL_TEMPLATE
         assert llm.vocabulary.size == TINY.codebook_size
         assert llm.model.get_input_embeddings().num_embeddings == len(llm.tokenizer)
-        assert len(llm.prefix) > llm.prefix.count(llm.model.config.image_token_id) == 4
+        (prefix,) = llm.prefixes(llm.encode_images([picture(1)]))
+        assert len(prefix) > prefix.count(llm.model.config.image_token_id) == 4
 
 
 def test_a_changed_shard_is_refused(tmp_path: Path) -> None:

@@ -76,12 +76,13 @@ def test_the_score_is_the_mean_probability_of_the_codes(segmenter: Segmenter) ->
     (found,) = segmenter.segment(image, ["the red star"])
     ids = [*llm.vocabulary.encode(found.codes), llm.turn_end]
     prompt = llm.template.question_ids(llm.tokenizer, segment_prompt("the red star", adaptive=True))
+    seen = llm.encode_images([image])
     with torch.no_grad():
         scored = answer_log_probs(
             llm.model,
             untrained().grammar,
-            llm.encode_images([image]),
-            llm.prefix,
+            seen,
+            llm.prefixes(seen),
             [Group(prompt=prompt, answers=[ids])],
             max_length=TOKENIZER.max_length,
             temperature=1.0,

@@ -122,8 +122,9 @@ def test_image_size_and_tokens_follow_from_the_published_size(tmp_path: Path, si
     grow_vocabulary(model, tokenizer, CODES)
     llm = AltoLLM(model.eval(), tokenizer)
     assert llm.image_size == side
-    assert llm.prefix.count(model.config.image_token_id) == tokens
-    assert llm.encode_images([picture(1)]).shape == (1, tokens, 24)
+    image = llm.encode_images([picture(1)])
+    assert image.shape == (1, tokens, 24)
+    assert llm.prefixes(image)[0].count(model.config.image_token_id) == tokens
 
 
 def test_a_base_with_a_larger_codebook_is_refused() -> None:

@@ -24,7 +24,7 @@ def questions(
     ids = [LLM.template.question_ids(LLM.tokenizer, prompt) for prompt in prompts]
     return Questions(
         image=IMAGES,
-        prefix=LLM.prefix,
+        prefixes=LLM.prefixes(IMAGES),
         image_of=image_of,
         prompts=[[*prompt, LLM.vocabulary.start] if start else prompt for prompt in ids],
         max_lengths=[max_length] * len(prompts),
@@ -58,8 +58,14 @@ def plain_greedy(prompt: str, image: int, max_length: int) -> list[int]:
     ids = LLM.template.question_ids(LLM.tokenizer, prompt)
     answer: list[int] = []
     while (not answer or answer[-1] != LLM.turn_end) and len(answer) < 40:
-        batch = pack([LLM.prefix], [[Branch(ids=[*ids, *answer], prompt_length=0)]], 0)
-        logits = LLM.model.lm_head(hidden_states(LLM.model, IMAGES[image : image + 1], batch)[0, -1])
+        seen = IMAGES[image : image + 1]
+        batch = pack(
+            LLM.prefixes(seen),
+            [[Branch(ids=[*ids, *answer], prompt_length=0)]],
+            padding_id=0,
+            image_token=LLM.model.config.image_token_id,
+        )
+        logits = LLM.model.lm_head(hidden_states(LLM.model, seen, batch)[0, -1])
         said = torch.tensor([[*answer, 0]])
         state = LLM.grammar.states(said, torch.tensor([max_length]))[0, -1]
         answer.append(int(LLM.grammar.restrict(logits, state).argmax()))

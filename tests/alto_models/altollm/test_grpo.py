@@ -116,7 +116,12 @@ def test_a_group_is_scored_as_each_answer_by_itself() -> None:
     ]
     sampled = llm.generate(
         Questions(
-            image=image, prefix=llm.prefix, image_of=[0, 1], prompts=prompts, max_lengths=[4, 4], samples=3
+            image=image,
+            prefixes=llm.prefixes(image),
+            image_of=[0, 1],
+            prompts=prompts,
+            max_lengths=[4, 4],
+            samples=3,
         ),
         Sampling(temperature=0.8, generator=torch.Generator().manual_seed(1)),
     )
@@ -125,13 +130,13 @@ def test_a_group_is_scored_as_each_answer_by_itself() -> None:
         for index, prompt in enumerate(prompts)
     ]
     options = {"max_length": 4, "temperature": 0.8, "padding_id": token_id(llm.tokenizer, PADDING)}
-    together = answer_log_probs(llm.model, llm.grammar, image, llm.prefix, groups, **options)
+    together = answer_log_probs(llm.model, llm.grammar, image, llm.prefixes(image), groups, **options)
     for index, ids in enumerate(sampled):
         alone = answer_log_probs(
             llm.model,
             llm.grammar,
             image[index // 3 : index // 3 + 1],
-            llm.prefix,
+            llm.prefixes(image)[:1],
             [Group(prompt=prompts[index // 3], answers=[ids])],
             **options,
         )

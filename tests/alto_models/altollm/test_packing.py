@@ -1,12 +1,10 @@
 """Questions packed behind one image score as in conversations of their own."""
 
-import dataclasses
-
 import pytest
 import torch
 
 from alto_models.altollm.network import hidden_states, image_embeddings
-from alto_models.altollm.packing import IGNORED, Branch, pack
+from alto_models.altollm.packing import IGNORED, Branch, PackedBatch, pack
 from alto_models.altollm.processor import normalise, square_thumbnail
 from alto_models.altollm.supervised import score_answers
 from tests.alto_models.altollm.tiny import NETWORK, picture, untrained
@@ -34,8 +32,12 @@ def plain_losses(branch: Branch) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits[first - 1 : -1], targets, reduction="none")
 
 
+def packed(rows: list[list[Branch]], prefix: list[int] = PREFIX) -> PackedBatch:
+    return pack([prefix] * len(rows), rows, padding_id=0, image_token=LLM.model.config.image_token_id)
+
+
 def packed_losses(rows: list[list[Branch]]) -> torch.Tensor:
-    batch = pack([PREFIX] * len(rows), rows, 0)
+    batch = packed(rows)
     scores = score_answers(LLM.model, IMAGE.expand(len(rows), -1, -1), batch)
     return torch.nn.functional.cross_entropy(scores.logits, scores.labels, reduction="none")
 
@@ -55,15 +57,15 @@ def test_padding_and_order_change_nothing() -> None:
 
 
 def test_only_answers_are_learned() -> None:
-    batch = pack([PREFIX], [BRANCHES], 0)
+    batch = packed([BRANCHES])
     learned = batch.labels[batch.labels != IGNORED].tolist()
-    assert learned == [22, 23, 24, 31, 32, 43]
+    assert learned == batch.ids.flatten()[batch.learned].tolist() == [22, 23, 24, 31, 32, 43]
 
 
 def test_an_image_of_another_number_of_tokens_is_refused() -> None:
-    batch = pack([PREFIX], [BRANCHES], 0)
+    batch = packed([BRANCHES])
     with pytest.raises(ValueError, match="image tokens"):
         hidden_states(LLM.model, IMAGE[:, :-1], batch)
-    swapped = dataclasses.replace(batch, ids=batch.ids.where(batch.ids != 2, LLM.model.config.image_token_id))
+    longer = packed([BRANCHES], [*PREFIX, LLM.model.config.image_token_id])
     with pytest.raises(ValueError, match="image tokens"):
-        hidden_states(LLM.model, IMAGE, swapped)
+        hidden_states(LLM.model, IMAGE, longer)
