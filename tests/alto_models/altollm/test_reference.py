@@ -16,11 +16,12 @@ from tests.alto_models.altollm.tiny import picture, untrained
 def log_probs(llm: AltoLLM) -> Tensor:
     prompt = llm.template.question_ids(llm.tokenizer, "the red star")
     answers = [[llm.vocabulary.start, llm.vocabulary.codes[code], llm.vocabulary.end] for code in (1, 4)]
+    image = llm.encode_images([picture(1)])
     return answer_log_probs(
         llm.model,
         llm.grammar,
-        llm.encode_images([picture(1)]),
-        llm.prefix,
+        image,
+        llm.prefixes(image),
         [Group(prompt=prompt, answers=answers)],
         max_length=4,
         temperature=1.0,

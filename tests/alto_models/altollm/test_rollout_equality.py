@@ -44,7 +44,7 @@ def sampled(begin_masks: bool) -> tuple[list[list[int]], list[Tensor]]:
     start = [LLM.vocabulary.start] if begin_masks else []
     questions = Questions(
         image=IMAGES,
-        prefix=LLM.prefix,
+        prefixes=LLM.prefixes(IMAGES),
         image_of=range(3),
         prompts=[[*prompt, *start] for prompt in PROMPTS],
         max_lengths=[LONGEST] * 3,
@@ -60,7 +60,7 @@ def sampled(begin_masks: bool) -> tuple[list[list[int]], list[Tensor]]:
 def plain_log_probs(picture_index: int, answer: Sequence[int]) -> Tensor:
     """(answer tokens, vocabulary)"""
     pixels = normalise(square_thumbnail(PICTURES[picture_index], LLM.image_size)[None])
-    ids = torch.tensor([[*LLM.prefix, *PROMPTS[picture_index], *answer]])
+    ids = torch.tensor([[*LLM.prefix(IMAGES.shape[1]), *PROMPTS[picture_index], *answer]])
     logits = LLM.model(input_ids=ids, pixel_values=pixels).logits[0, -len(answer) - 1 : -1]
     states = LLM.grammar.states(torch.tensor([list(answer)]), torch.tensor([LONGEST]))[0]
     return LLM.grammar.restrict(logits / TEMPERATURE, states).log_softmax(-1)
@@ -74,7 +74,7 @@ def score(order: Sequence[int], answers: Sequence[Sequence[int]]) -> AnswerLogPr
         LLM.model,
         LLM.grammar,
         IMAGES[list(order)],
-        LLM.prefix,
+        LLM.prefixes(IMAGES[list(order)]),
         groups,
         max_length=LONGEST,
         temperature=TEMPERATURE,
