@@ -115,7 +115,12 @@ def test_it_adds_to_the_cross_entropy_of_a_packed_batch(tokenizer: MaskTokenizer
     prompt = LLM.template.question_ids(LLM.tokenizer, "Segment the star")
     said = [LLM.vocabulary.encode(codes) if with_masks else [LLM.turn_end] for codes in ANSWERS]
     branches = [Branch(ids=[*prompt, *ids, LLM.turn_end], prompt_length=len(prompt)) for ids in said]
-    batch = pack([LLM.prefix] * 2, [branches[:2], branches[2:]], padding_id(LLM.tokenizer))
+    batch = pack(
+        [LLM.prefix(LLM.model.config.image_seq_length)] * 2,
+        [branches[:2], branches[2:]],
+        padding_id=padding_id(LLM.tokenizer),
+        image_token=LLM.model.config.image_token_id,
+    )
     targets = TARGETS if with_masks else MaskTargets(pictures=[], image_of=[], masks=[], lengths=[])
     pixels = torch.randn(2, 3, 32, 32)
     mask_loss = MaskLoss(tokenizer, LLM.vocabulary, SETTINGS)
