@@ -124,7 +124,7 @@ def test_kl_to_the_reference_counts_once_the_policy_has_moved(records: Path, tmp
     run = optimisation(records, tmp_path, kl_weight=0.5)
     scored = []
     log_probs = run._log_probs
-    run._log_probs = lambda rollout: scored.append(rollout) or log_probs(rollout)  # type: ignore[method-assign]
+    run._log_probs = lambda rollout: scored.append(rollout) or log_probs(rollout)
     run.step(0)
     assert len(scored) == 2  # once under the reference, once under the policy
     torch.testing.assert_close(run.rollout.reference_log_probs, run.rollout.old_log_probs, atol=0, rtol=0)
