@@ -15,7 +15,7 @@ from alto_models.training.precision import to_device
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
-    from transformers.cache_utils import DynamicCache
+    from transformers.cache_utils import Cache
 
 MAX_TEXT_TOKENS = 96
 
@@ -115,7 +115,7 @@ class _ReadPrompts(NamedTuple):
     which slots of the cache hold a token. position: (R,) of the next token."""
 
     last: Tensor
-    cache: "DynamicCache"
+    cache: "Cache"
     seen: Tensor
     position: Tensor
 
@@ -145,14 +145,16 @@ def _read_prompts(model: "InternVLForConditionalGeneration", questions: Question
     return _ReadPrompts(last=last, cache=cache, seen=seen, position=position)
 
 
-def _prefill_images(model: "InternVLForConditionalGeneration", questions: Questions) -> "DynamicCache":
+def _prefill_images(model: "InternVLForConditionalGeneration", questions: Questions) -> "Cache":
     """Keys and values of the prefix, computed once an image, one row a question."""
-    from transformers.cache_utils import DynamicCache
+    from transformers.cache_utils import Cache
+
+    from alto_models.altollm.cache import RoomyLayer
 
     image_token = model.config.image_token_id
     prefixes = questions.prefixes
     batch = pack(prefixes, [()] * len(prefixes), padding_id=0, image_token=image_token).to(model.device)
-    cache = DynamicCache(config=model.config.text_config)
+    cache = Cache(layer_class_to_replicate=RoomyLayer)
     model.model.language_model(
         inputs_embeds=input_embeddings(model, questions.image, batch),
         position_ids=batch.positions,
@@ -169,7 +171,7 @@ def _forward(
     ids: Tensor,
     positions: Tensor,
     visible: Tensor,
-    cache: "DynamicCache",
+    cache: "Cache",
 ) -> Tensor:
     """Hidden states (B, T, width) of T more tokens; visible: (B, T, slots) bool."""
     return model.model.language_model(
