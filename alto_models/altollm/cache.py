@@ -14,6 +14,8 @@ class RoomyLayer(DynamicLayer):
     keys, values: (B, heads, tokens, width), the filled part of larger buffers. For use without gradients.
     """
 
+    keys: Tensor
+    values: Tensor
     _buffers: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
