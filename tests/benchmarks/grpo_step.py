@@ -117,7 +117,7 @@ class Step(ABC):
     def _generate(self, image: Tensor, prompts: list[list[int]], samples: int) -> None:
         questions = Questions(
             image=image,
-            prefix=self.llm.prefix,
+            prefixes=self.llm.prefixes(image),
             image_of=range(len(image)),
             prompts=prompts,
             max_lengths=[self.size.masks.max_length] * len(prompts),
@@ -147,8 +147,9 @@ class Published(Step):
         llm = self.llm
         squares = np.stack([square_thumbnail(each, llm.image_size) for each in self._each(self.pictures)])
         padding = padding_id(llm.tokenizer)
+        prefix = llm.prefix(llm.model.config.image_seq_length)
         before = pad_sequence(
-            [torch.tensor([*llm.prefix, *prompt[:-1]]) for prompt in self._each(self.prompts)],
+            [torch.tensor([*prefix, *prompt[:-1]]) for prompt in self._each(self.prompts)],
             batch_first=True,
             padding_value=padding,
             padding_side="left",
@@ -191,7 +192,7 @@ class Ours(Step):
             model,
             self.llm.grammar,
             self.image,
-            self.llm.prefix,
+            self.llm.prefixes(self.image),
             [
                 Group(prompt=prompt[:-1], answers=self.answers[place * group : (place + 1) * group])
                 for place, prompt in enumerate(self.prompts)

@@ -26,7 +26,7 @@ def asked(
     """Answers to prompts on one image, given `images` times: once for all of them, or once for each."""
     questions = Questions(
         image=llm.encode_images([image] * images),
-        prefix=llm.prefix,
+        prefixes=llm.prefixes(image),
         image_of=[place % images for place in range(len(prompts))],
         prompts=prompts,
         max_lengths=[longest] * len(prompts),
