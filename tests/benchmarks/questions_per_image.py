@@ -21,11 +21,12 @@ QUESTIONS = 8
 
 
 def asked(
-    llm: AltoLLM, image: Picture, prompts: list[list[int]], longest: int, images: int
+    llm: AltoLLM, picture: Picture, prompts: list[list[int]], longest: int, images: int
 ) -> list[list[int]]:
-    """Answers to prompts on one image, given `images` times: once for all of them, or once for each."""
+    """Answers to prompts on one picture, encoded `images` times: once for all of them, or once for each."""
+    image = llm.encode_images([picture] * images)
     questions = Questions(
-        image=llm.encode_images([image] * images),
+        image=image,
         prefixes=llm.prefixes(image),
         image_of=[place % images for place in range(len(prompts))],
         prompts=prompts,
@@ -36,13 +37,13 @@ def asked(
 
 def answer_times(size: LanguageModelSize, count: int, repeats: int) -> dict[str, float]:
     """Processor seconds a question."""
-    llm, (image,), longest = untrained(size), pictures(1), size.masks.max_length
+    llm, (picture,), longest = untrained(size), pictures(1), size.masks.max_length
     prompts = mask_prompts(llm, count)
     seconds = interleaved(
         {
-            "one by one": lambda: [asked(llm, image, [prompt], longest, 1) for prompt in prompts],
-            "in one batch": lambda: asked(llm, image, prompts, longest, count),
-            "in one batch, image shared": lambda: asked(llm, image, prompts, longest, 1),
+            "one by one": lambda: [asked(llm, picture, [prompt], longest, 1) for prompt in prompts],
+            "in one batch": lambda: asked(llm, picture, prompts, longest, count),
+            "in one batch, image shared": lambda: asked(llm, picture, prompts, longest, 1),
         },
         repeats,
     )
