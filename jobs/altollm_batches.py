@@ -45,7 +45,7 @@ class GeneralVqa(JobConfig):
 
 
 class BatchConfig(JobConfig):
-    """Sizes are per optimizer step."""
+    """Sizes are per optimizer step, over all processes."""
 
     images_per_step: int = Field(gt=0)
     records_per_image: int = Field(gt=0, description="packed into one sequence, at most")

@@ -5,7 +5,7 @@ once, by `mask_tokens`; several records of an image share one sequence and the i
 measured on the `val` split, beside the starting point.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -30,20 +30,17 @@ from alto_models.altollm.supervised import SupervisedLoss
 from alto_models.altollm.vocabulary import build_word_tokenizer
 from alto_models.data.referring import ReferringImages
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
-from alto_models.training.loop import StepResult, Training
+from alto_models.training.loop import StepResult
 from alto_models.training.precision import own_device
-from alto_models.training.processes import own_share
-from alto_models.training.schedule import LearningRate
-from jobs.altollm_batches import BatchConfig, SupervisedBatches
+from alto_models.training.processes import mean_over_processes
+from jobs.altollm_batches import BatchConfig, SupervisedBatch, SupervisedBatches
 from jobs.altollm_pictures import save_curves, save_samples
+from jobs.altollm_training import TrainingConfig
+from jobs.altollm_training import train as train_llm
 from jobs.runner.context import Check, StageContext, StageReport
 
 
-class Config(BatchConfig):
-    steps: int = Field(gt=0)
-    learning_rate: LearningRate
-    weight_decay: float = Field(ge=0)
-    save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
+class Config(BatchConfig, TrainingConfig):
     evaluated_images: int = Field(gt=0, description="of the val split, at most")
     max_malformed_share: float = Field(ge=0, le=1, description="of answers, for training_health")
     network: NetworkConfig = Field(description="sizes where base_weights holds no language model")
@@ -103,32 +100,32 @@ def train(
     """Train `llm` in place, from the last checkpoint in `context.work` on."""
     mask_loss = MaskLoss(mask_tokenizer, llm.vocabulary, config.mask_loss)
     objective = SupervisedLoss(llm.model, mask_loss)
-    places = own_share(config.images_per_step)
 
-    def forward(step: int) -> StepResult:
-        batch = batches.at(step, places)
+    def draw(step: int, passes: Sequence[range]) -> Iterator[tuple[SupervisedBatch, float]]:
+        """Batches, each with its share of the step's loss: 1 on average, by the weight of its learned tokens."""
+        own = [batches.at(step, places) for places in passes]
+        weights = mean_over_processes(torch.stack([batch.packed.weights.sum() for batch in own]))
+        return zip(own, (weights / weights.mean()).tolist(), strict=True)
+
+    def forward(step: int, drawn: tuple[SupervisedBatch, float]) -> StepResult:
+        batch, share = drawn
         figures = objective(batch.pixels, batch.packed, batch.targets)
-        figures["left_out"] = torch.tensor(float(batch.left_out))
-        return StepResult(loss=figures.pop("loss"), samples=batch.samples, figures=figures)
-
-    def log(step: int, figures: Mapping[str, float]) -> None:
-        context.log_metrics(step, **figures)
+        loss = figures.pop("loss")
+        figures["left_out"] = torch.full_like(loss.detach(), batch.left_out)
+        return StepResult(loss=loss * share, samples=batch.samples, figures=figures)
 
     llm.model.train()
-    training = Training(
-        model=llm.model,
-        optimizer=build_optimizer(llm.model, config.weight_decay),
-        learning_rate=config.learning_rate,
-        total_steps=config.steps,
+    train_llm(
+        config,
+        context,
+        llm.model,
+        build_optimizer(llm.model, config.weight_decay),
+        images_per_step=config.images_per_step,
+        draw=draw,
         forward=forward,
-        folder=context.work,
-        save_every=config.save_every,
-        log=log,
-        log_every=max(1, min(20, config.steps // 4)),
+        title="Fine-tuning",
+        log_every=20,
     )
-    done = training.restore()
-    with context.progress(config.steps, "Fine-tuning", "step", initial=done) as bar:
-        training.run(done, bar)
     llm.model.eval()
 
 

@@ -38,6 +38,21 @@ def own_share(total: int) -> range:
     return range(rank * size, (rank + 1) * size)
 
 
+def own_passes(total: int, most: int | None) -> list[range]:
+    """This process's part of 0..total-1, in forward passes of `most` each; None: in a single one.
+
+    Raises InputError where the processes or the passes cannot be equal.
+    """
+    share = own_share(total)
+    size = most or len(share)
+    if len(share) % size:
+        raise InputError(
+            f"{len(share)} samples a step in each of {process_count()} processes cannot be divided "
+            f"into passes of {size}"
+        )
+    return [range(start, start + size) for start in range(share.start, share.stop, size)]
+
+
 def mean_over_processes(values: Tensor) -> Tensor:
     """Mean of every process's `values`, elementwise, without gradient."""
     if process_count() == 1:

@@ -1,0 +1,73 @@
+"""How the stages of ALToLLM compute a training step: settings they share, and the run itself."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+from torch.optim import Optimizer
+
+from alto_models.training.loop import StepResult, Training
+from alto_models.training.precision import Precision
+from alto_models.training.processes import own_passes
+from alto_models.training.schedule import LearningRate
+from jobs.runner.context import JobConfig, StageContext
+
+PassT = TypeVar("PassT")
+
+
+class TrainingSettings(BaseModel):
+    """
+    precision: of matrix products.
+    images_per_pass: images of one forward pass in one process, null for its whole share of a step; gradients
+        of the passes are averaged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: Precision
+    images_per_pass: int | None = Field(gt=0)
+
+
+class TrainingConfig(JobConfig):
+    steps: int = Field(gt=0)
+    learning_rate: LearningRate
+    weight_decay: float = Field(ge=0)
+    training: TrainingSettings = Field(description="how a step is computed")
+    save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
+
+
+def train(
+    config: TrainingConfig,
+    context: StageContext,
+    model: nn.Module,
+    optimizer: Optimizer,
+    images_per_step: int,
+    draw: Callable[[int, list[range]], Iterable[PassT]],
+    forward: Callable[[int, PassT], StepResult],
+    title: str,
+    log_every: int,
+) -> None:
+    """Train `model` in place, from the last checkpoint in `context.work` on.
+
+    draw: step, and the places in its batch that each forward pass of this process takes -> what each pass needs.
+    forward: step and what the pass needs -> its loss; the mean over all passes of all processes is minimised.
+    """
+    places = own_passes(images_per_step, config.training.images_per_pass)
+    training = Training(
+        model=model,
+        optimizer=optimizer,
+        learning_rate=config.learning_rate,
+        total_steps=config.steps,
+        forward=lambda step: forward(step, next(upcoming)),
+        folder=context.work,
+        save_every=config.save_every,
+        log=lambda step, figures: context.log_metrics(step, **figures),
+        log_every=max(1, min(log_every, config.steps // 4)),
+        passes=len(places),
+        precision=config.training.precision,
+    )
+    first = training.restore()
+    upcoming = (one for step in range(first, config.steps) for one in draw(step, places))
+    with context.progress(config.steps, title, "step", initial=first) as bar:
+        training.run(first, bar)

@@ -1,0 +1,98 @@
+"""Training of ALToLLM in two processes, started by torchrun as a person or the runner starts it."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.runner.job_spec import JobSpec
+from jobs.runner.processes import launch_command
+from tests.jobs.tokenized_records import write_tokenized_records
+from tests.jobs.tokenizer_example import SEED, merged, parameters
+
+STEPS = 10
+CHANGES: dict[str, Any] = {
+    "steps": STEPS,
+    "save_every": 4,
+    "images_per_step": 4,
+    "evaluated_images": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "base").mkdir()
+    return write_tokenized_records(folder) | {"base_weights": folder / "base"}
+
+
+def job(
+    folder: Path, inputs: dict[str, Path], processes: int, training: dict[str, Any] | None = None
+) -> JobSpec:
+    changes = CHANGES | {"training": training or {}}
+    spec = JobSpec(
+        stage="altollm_sft",
+        partition=None,
+        partition_items=(),
+        profile="smoke",
+        fingerprint="0" * 32,
+        parameters=merged(parameters("altollm_sft"), changes),
+        seed=SEED,
+        threads=1,
+        processes=processes,
+        inputs=inputs,
+        input_hashes={},
+        work=folder,
+    )
+    spec.write()
+    return spec
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
+
+
+def train(spec: JobSpec) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        launch_command(spec),
+        env=environment(spec.work),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def trained(spec: JobSpec) -> JobSpec:
+    finished = train(spec)
+    assert finished.returncode == 0, finished.stderr
+    return spec
+
+
+def curve(spec: JobSpec) -> dict[int, dict[str, float]]:
+    points = [json.loads(line) for line in (spec.state / "metrics.jsonl").read_text().splitlines()]
+    return {point.pop("step"): point for point in points}
+
+
+def assert_same_training(one: JobSpec, other: JobSpec) -> None:
+    first, second = curve(one), curve(other)
+    assert first.keys() == second.keys()
+    assert STEPS in first
+    for step, point in first.items():
+        second[step].pop("token_accuracy"), point.pop("token_accuracy")  # a mean over the means of passes
+        assert second[step] == pytest.approx(point, rel=1e-4, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def single(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> JobSpec:
+    return trained(job(tmp_path_factory.mktemp("training") / "single", inputs, processes=1))
+
+
+@pytest.mark.slow
+def test_two_processes_and_several_passes_train_like_one(single: JobSpec, inputs: dict[str, Path]) -> None:
+    two = job(single.work.parent / "two", inputs, processes=2, training={"images_per_pass": 1})
+    assert_same_training(single, trained(two))
+    assert not list(two.work.glob("process_*"))
