@@ -9,7 +9,7 @@ from alto_models.metrics import Overlap
 
 
 class RewardWeights(BaseModel):
-    """reward = IoU + well_formed x (is it) + length x (max_length - codes), the last for masks only."""
+    """reward = IoU + well_formed x (is it) + length x (max_length - codes), the last for masks of adaptive length."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,13 +29,20 @@ class Reward(NamedTuple):
         return self.iou + self.well_formed + self.length
 
 
-def reward(answer: Answer, overlap: Overlap, max_length: int, weights: RewardWeights) -> Reward:
+def reward(
+    answer: Answer, overlap: Overlap, max_length: int, weights: RewardWeights, *, adaptive: bool
+) -> Reward:
     """Reward of one answer.
 
     overlap: of its mask with the target, both at the image's own size. Where there is no target, saying so
     has IoU 1. A malformed answer earns nothing, and one without a mask has no length to be rewarded for.
+    adaptive: the prompt asked for an adaptive length; otherwise a mask is well formed with `max_length` codes only,
+    or brevity learned from adaptive prompts would spread to the others.
     """
     if answer.malformed:
         return Reward(0.0, 0.0, 0.0)
-    shorter = max_length - answer.length if answer.codes else 0
-    return Reward(overlap.iou, weights.well_formed, weights.length * shorter)
+    if not answer.codes:
+        return Reward(overlap.iou, weights.well_formed, 0.0)
+    shorter = max_length - answer.length
+    well_formed = weights.well_formed if adaptive or not shorter else 0.0
+    return Reward(overlap.iou, well_formed, weights.length * shorter if adaptive else 0.0)

@@ -102,11 +102,15 @@ class RolloutMaker:
         chosen = []
         for place in batch_of(index, self.config.prompts_per_step, len(self.images), self.seed):
             image = self.images[place]
-            record = image.records[int(rng.integers(len(image.records)))]
+            record = self._draw_record(image.records, rng)
             expression = record.expressions[int(rng.integers(len(record.expressions)))]
             adaptive = bool(rng.random() < self.config.adaptive_share)
             chosen.append(Sample(image=image, record=record, expression=expression, adaptive=adaptive))
         return chosen
+
+    def _draw_record(self, records: Sequence[ReferringRecord], rng: np.random.Generator) -> ReferringRecord:
+        weights = np.array([self.config.no_target_weight if one.no_target else 1.0 for one in records])
+        return records[int(rng.choice(len(records), p=weights / weights.sum()))]
 
     def _sample_answers(self, samples: Sequence[Sample], image: Tensor, index: int) -> list[Group]:
         config, llm = self.config, self.llm
@@ -142,12 +146,9 @@ class RolloutMaker:
         picture = sample.image.image
         embedding = embed_whole_image(self.mask_tokenizer, [picture])
         masks = decode_answers(self.mask_tokenizer, embedding, picture.shape[:2], answers)
-        target, weights = sample.target(), self.config.reward
-        max_length = self.mask_tokenizer.config.max_length
-        if not sample.adaptive:
-            weights = weights.model_copy(update={"length": 0.0})
+        target, max_length = sample.target(), self.mask_tokenizer.config.max_length
         return [
-            reward(answer, overlap(mask, target), max_length, weights)
+            reward(answer, overlap(mask, target), max_length, self.config.reward, adaptive=sample.adaptive)
             for answer, mask in zip(answers, masks, strict=True)
         ]
 

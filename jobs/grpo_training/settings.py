@@ -22,6 +22,10 @@ class GrpoConfig(JobConfig):
     adaptive_share: float = Field(
         ge=0, le=1, description="of prompts that ask for an adaptive length; only there brevity is rewarded"
     )
+    no_target_weight: float = Field(
+        gt=0,
+        description="how much more often than others of its image a record without a target is asked for",
+    )
     temperature: float = Field(gt=0)
     top_k: int | None = Field(gt=0)
     variant: Variant

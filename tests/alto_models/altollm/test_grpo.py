@@ -104,7 +104,18 @@ def overlap(intersection: int, union: int, predicted: int, target: int) -> Overl
     ],
 )
 def test_rewards(said: Answer, counts: Overlap, expected: Reward) -> None:
-    assert reward(said, counts, 16, WEIGHTS) == pytest.approx(expected)
+    assert reward(said, counts, 16, WEIGHTS, adaptive=True) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("codes", "well_formed"), [(16, 0.1), (15, 0.0), (1, 0.0)])
+def test_a_prompt_for_full_length_is_answered_with_all_codes(codes: int, well_formed: float) -> None:
+    given = reward(answer(codes), overlap(30, 60, 40, 50), 16, WEIGHTS, adaptive=False)
+    assert given == pytest.approx(Reward(0.5, well_formed, 0.0))
+
+
+def test_a_refusal_is_well_formed_whatever_length_was_asked_for() -> None:
+    given = reward(answer(0, no_target=True), overlap(0, 0, 0, 0), 16, WEIGHTS, adaptive=False)
+    assert given == pytest.approx(Reward(1.0, 0.1, 0.0))
 
 
 @torch.no_grad()
