@@ -15,6 +15,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "benchmark_data": ("acquire_benchmark", "prepare_benchmark"),
     "tokenizer_training": ("base_weights", "tokenizer_stage1", "tokenizer_stage1_5", "tokenizer_benchmark"),
     "altollm_training": ("mask_tokens", "altollm_sft", "altollm_grpo"),
+    "length_sweep": ("grpo_sweep",),
     "evaluation": ("benchmark",),
     "reporting": ("benchmark_report", "registration", "promotion"),
 }

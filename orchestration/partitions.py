@@ -20,6 +20,9 @@ def partitions_definitions(root: Path) -> dict[str, dg.PartitionsDefinition]:
     partitions = read_yaml(root / "partitions.yaml")
     return {
         "sa1b.batches": SA1B_BATCHES,
+        "grpo_sweep.length_weights": dg.StaticPartitionsDefinition(
+            look_up(partitions, "grpo_sweep.length_weights")
+        ),
         "referring.datasets": dg.StaticPartitionsDefinition(look_up(partitions, "referring.datasets")),
         "benchmark.benchmarks": dg.StaticPartitionsDefinition(look_up(partitions, "benchmark.benchmarks")),
     }

@@ -11,7 +11,7 @@ from data_contracts.errors import InputError
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig
 from jobs.runner.job_spec import JobSpec
-from jobs.runner.layout import StageAddress, project_root
+from jobs.runner.layout import StageAddress, parameter_section, project_root
 from jobs.runner.ledger import InputsMoved
 from jobs.runner.processes import (
     announce,
@@ -81,7 +81,7 @@ def launch(spec: JobSpec, lock: StageLock) -> None:
 
 
 def parameter_help(stage: str, config_class: type[JobConfig]) -> str:
-    lines = [f"parameters (section {stage} of params.yaml):"]
+    lines = [f"parameters (section {parameter_section(stage)} of params.yaml):"]
     for name, field in config_class.model_fields.items():
         default = "required" if field.is_required() else f"default {field.default}"
         lines.append(f"  {name:24} {field.description or ''} ({default})")

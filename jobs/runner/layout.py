@@ -22,10 +22,12 @@ MODEL_STAGES = (
     "altollm_sft",
     "altollm_grpo",
 )
-REPORT_STAGES = ("tokenizer_benchmark", "benchmark", "benchmark_report")
+REPORT_STAGES = ("tokenizer_benchmark", "grpo_sweep", "benchmark", "benchmark_report")
 STAGES = DATA_STAGES + MODEL_STAGES + REPORT_STAGES
 ROOTS = dict.fromkeys(DATA_STAGES, "data") | dict.fromkeys(MODEL_STAGES, "models")
 ROOTS |= dict.fromkeys(REPORT_STAGES, "reports")
+
+PARAMETERS_OF = {"grpo_sweep": "altollm_grpo"}  # stages told what another one is told
 
 PARTITION_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -57,6 +59,11 @@ class StageAddress:
     def folder_name(self) -> Path:
         """Relative folder that belongs to this address alone."""
         return Path(self.stage) if self.partition is None else Path(self.stage, self.partition)
+
+
+def parameter_section(stage: str) -> str:
+    """Section of `params.yaml` that a stage reads."""
+    return PARAMETERS_OF.get(stage, stage)
 
 
 def stage_folder(profile: str, stage: str) -> Path:

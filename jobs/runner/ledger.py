@@ -30,7 +30,7 @@ from dvc.stage.serialize import to_single_stage_lockfile
 
 from data_contracts.errors import InputError
 from jobs.runner.job_spec import JobSpec, Resources
-from jobs.runner.layout import StageAddress, stage_folder, stage_of_path
+from jobs.runner.layout import StageAddress, parameter_section, stage_folder, stage_of_path
 from jobs.runner.stage_lock import StageLock
 from jobs.runner.worker import parse_config
 
@@ -165,7 +165,7 @@ class Ledger:
             partition_items=partition_items(stage),
             profile=settings["profile"],
             fingerprint=fingerprint,
-            parameters=parameters.get(address.stage, {}),
+            parameters=parameters.get(parameter_section(address.stage), {}),
             seed=parameters["seed"],
             threads=resources.cpus,
             processes=resources.processes.get(address.stage, 1),

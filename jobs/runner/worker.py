@@ -15,6 +15,7 @@ from data_contracts.errors import InputError
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig, StageContext, StageReport
 from jobs.runner.job_spec import JobSpec
+from jobs.runner.layout import parameter_section
 from jobs.runner.metric_log import MetricLog
 from jobs.runner.processes import joined_processes, launched_processes, launched_rank, scratch_folder
 from jobs.runner.reporting import report_to_orchestrator
@@ -31,7 +32,7 @@ def execute(spec: JobSpec) -> StageReport:
     Raises InputError for wrong parameters or data, CheckFailed for a failed blocking check.
     """
     module = importlib.import_module(f"jobs.{spec.stage}")
-    config = parse_config(module.Config, spec.stage, spec.parameters)
+    config = parse_config(module.Config, parameter_section(spec.stage), spec.parameters)
     make_arithmetic_repeatable(max(1, spec.threads // launched_processes()))
     with joined_processes():
         if launched_rank() > 0:

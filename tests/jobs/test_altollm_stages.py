@@ -1,5 +1,6 @@
 """SFT, GRPO and base weights on tiny data: what they leave, exact resume, and what they refuse."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from alto_models.altollm import rewards, supervised
 from alto_models.altollm.answering import AltoLLM
 from data_contracts.errors import InputError
-from jobs import altollm_grpo, altollm_sft, base_weights
+from jobs import altollm_grpo, altollm_sft, base_weights, grpo_sweep
 from jobs.grpo_training import rollouts
 from jobs.runner.context import StageReport
 from tests.alto_models.tokenizer.tiny import TINY
@@ -165,6 +166,30 @@ def test_a_reward_that_is_not_finite_names_its_sample(
     monkeypatch.setattr(rollouts, "reward", lambda *_, **__: rewards.Reward(float("nan"), 0.0, 0.0))
     with pytest.raises(ArithmeticError, match="discs/"):
         run_grpo(inputs | {"altollm_sft": sft[0]}, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_sweep_at_the_weight_of_grpo_measures_what_grpo_does(
+    inputs: dict[str, Path], sft: tuple[Path, StageReport], tmp_path: Path
+) -> None:
+    given = inputs | {"altollm_sft": sft[0]}
+    told = parameters("altollm_grpo")
+    _, report = run_grpo(given, tmp_path, **told)
+    config = grpo_sweep.Config.model_validate(told | {"reward": {"well_formed": 0.1, "length": 77.0}})
+    run = dataclasses.replace(
+        context(tmp_path, "grpo_sweep", **given), partition=str(told["reward"]["length"])
+    )
+    swept = grpo_sweep.run(config, run)
+    assert swept.figures == {"length_weight": told["reward"]["length"], **report.figures}
+    assert not any(check.blocking for check in swept.checks)
+    assert not list(run.output.glob("*.safetensors"))
+
+
+def test_the_partition_of_a_sweep_is_a_weight() -> None:
+    assert [grpo_sweep.length_weight(key) for key in ("0", "0.005", "1e-3")] == [0.0, 0.005, 0.001]
+    for wrong in ("short", "-1", "nan", "inf", None):
+        with pytest.raises(InputError, match="is not a weight"):
+            grpo_sweep.length_weight(wrong)
 
 
 def test_a_record_whose_mask_has_no_codes_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from jobs.runner.lineage import read_lineage
 from orchestration.definitions import STAGE_ASSETS, build_definitions
@@ -28,6 +29,7 @@ READS = {
     "mask_tokens": {"prepare_referring", "tokenizer_stage1_5"},
     "altollm_sft": {"prepare_referring", "mask_tokens", "tokenizer_stage1_5", "base_weights"},
     "altollm_grpo": {"prepare_referring", "altollm_sft", "tokenizer_stage1_5"},
+    "grpo_sweep": {"prepare_referring", "altollm_sft", "tokenizer_stage1_5"},
     "benchmark": {"prepare_benchmark", "altollm_sft", "altollm_grpo", "tokenizer_stage1_5"},
     "benchmark_report": {"benchmark", "tokenizer_benchmark"},
     "registration": {"tokenizer_stage1_5", "altollm_grpo"},
@@ -82,22 +84,39 @@ def test_every_asset_is_in_exactly_one_phase_job(definitions: dg.Definitions) ->
         assert definitions.resolve_job_def(name).name == name
 
 
+def linked_project(folder: Path) -> Path:
+    """The project's code with files of the lineage that may be changed."""
+    for name in ("dvc.yaml", "partitions.yaml", "params.yaml"):
+        (folder / name).write_text((ROOT / name).read_text())
+    for code in ("jobs", "alto_models", "data_contracts"):
+        (folder / code).symlink_to(ROOT / code)
+    return folder
+
+
+def test_a_sweep_has_the_weights_that_are_asked_for_and_none_by_default(tmp_path: Path) -> None:
+    assert not read_lineage(ROOT).stage("grpo_sweep").addresses
+    project = linked_project(tmp_path)
+    listed = yaml.safe_load((project / "partitions.yaml").read_text())
+    listed["grpo_sweep"]["length_weights"] = ["0", "0.02"]
+    (project / "partitions.yaml").write_text(yaml.safe_dump(listed))
+    addresses = read_lineage(project).stage("grpo_sweep").addresses
+    assert [str(address) for address in addresses] == ["grpo_sweep@0", "grpo_sweep@0.02"]
+    asset = build_definitions(project).resolve_asset_graph().get(dg.AssetKey("grpo_sweep"))
+    assert asset.partitions_def is not None
+    assert list(asset.partitions_def.get_partition_keys()) == ["0", "0.02"]
+
+
 def test_code_version_follows_parameters(definitions: dg.Definitions, tmp_path: Path) -> None:
     from jobs.runner.lineage import code_version
 
     lineage = read_lineage(ROOT)
-    for name in ("dvc.yaml", "partitions.yaml", "params.yaml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    for folder in ("jobs", "alto_models", "data_contracts"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
+    linked_project(tmp_path)
     before = {stage.name: code_version(tmp_path, stage) for stage in lineage.stages}
-    import yaml
-
     parameters = yaml.safe_load((tmp_path / "params.yaml").read_text())
     parameters["altollm_grpo"]["steps"] += 1
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters))
     after = {stage.name: code_version(tmp_path, stage) for stage in lineage.stages}
-    assert {name for name in before if before[name] != after[name]} == {"altollm_grpo"}
+    assert {name for name in before if before[name] != after[name]} == {"altollm_grpo", "grpo_sweep"}
 
 
 def test_loading_the_definitions_imports_nothing_slow() -> None:

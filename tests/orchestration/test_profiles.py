@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from data_contracts.errors import InputError
-from jobs.runner.layout import STAGES
+from jobs.runner.layout import STAGES, parameter_section
 from jobs.runner.worker import parse_config
 from orchestration.profiles import override, profile_names, render_profile
 
@@ -36,7 +36,8 @@ def test_every_stage_accepts_every_profile(name: str) -> None:
     parameters = yaml.safe_load(render_profile(ROOT, name))
     assert parameters["profile"] == name
     for stage in STAGES:
-        parse_config(importlib.import_module(f"jobs.{stage}").Config, stage, parameters.get(stage, {}))
+        section = parameter_section(stage)
+        parse_config(importlib.import_module(f"jobs.{stage}").Config, section, parameters.get(section, {}))
 
 
 def test_profile_may_only_name_known_parameters() -> None:
