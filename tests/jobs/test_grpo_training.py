@@ -28,7 +28,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _every_answer_earns_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    def earned(answer: Answer, *_: Any) -> Reward:
+    def earned(answer: Answer, *_: Any, **__: Any) -> Reward:
         return Reward(len(answer.text) % 7 / 7, 0.0, 0.0)
 
     monkeypatch.setattr(rollouts, "reward", earned)
