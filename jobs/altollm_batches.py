@@ -14,7 +14,7 @@ from torch import Tensor
 from alto_models.altollm.answering import AltoLLM
 from alto_models.altollm.conversation import REQUESTS
 from alto_models.altollm.examples import BranchMaker, ExampleImage, Turn, draw_conversations
-from alto_models.altollm.mask_loss import MaskLossSettings, MaskTargets
+from alto_models.altollm.mask_loss import MaskLossSettings, MaskTargets, code_places
 from alto_models.altollm.packing import Branch, PackedBatch, pack
 from alto_models.altollm.processor import normalise, square_thumbnail
 from alto_models.altollm.vocabulary import padding_id
@@ -141,17 +141,18 @@ class SupervisedBatches:
             self._draw(self._examples[indices[place]], np.random.default_rng([self._seed, step, place]))
             for place in places
         ]
+        packed = pack(
+            [self._prefix] * len(drawn),
+            [each.branches for each in drawn],
+            padding_id=self._padding,
+            image_token=self._image_token,
+        )
         return SupervisedBatch(
             samples=[each.name for each in drawn],
             pixels=normalise(np.stack([each.thumbnail for each in drawn])),
-            packed=pack(
-                [self._prefix] * len(drawn),
-                [each.branches for each in drawn],
-                padding_id=self._padding,
-                image_token=self._image_token,
-            ),
+            packed=packed,
             left_out=sum(each.left_out for each in drawn),
-            targets=self._targets(drawn) if self._config.mask_loss.weight else None,
+            targets=self._targets(drawn, packed) if self._config.mask_loss.weight else None,
         )
 
     def _draw(self, image: ExampleImage, rng: np.random.Generator) -> _Conversations:
@@ -194,7 +195,7 @@ class SupervisedBatches:
                     break
                 turns = turns[:-1]
 
-    def _targets(self, drawn: Sequence[_Conversations]) -> MaskTargets:
+    def _targets(self, drawn: Sequence[_Conversations], packed: PackedBatch) -> MaskTargets:
         asked = [(each.index, [turn for turn in each.turns if turn.codes]) for each in drawn]
         asked = [(index, turns) for index, turns in asked if turns]
         return MaskTargets(
@@ -202,6 +203,7 @@ class SupervisedBatches:
             image_of=[place for place, (_, turns) in enumerate(asked) for _ in turns],
             masks=[turn.example.rle for _, turns in asked for turn in turns if turn.example.rle is not None],
             lengths=[len(turn.codes) for _, turns in asked for turn in turns],
+            places=code_places(packed, self._maker.vocabulary),
         )
 
     def _make_thumbnail(self, index: int) -> Picture:

@@ -1,16 +1,21 @@
 """Pictures of the ALToLLM stages: training curves and sample answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alto_models.altollm.evaluation import Asked, Evaluation, HeldOut
+from alto_models.data.shards import Picture
 from jobs.runner.context import StageContext
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Mask = NDArray[np.bool_]
 _SHOWN = 8
 _COLUMNS = 4
 
@@ -47,16 +52,41 @@ def save_samples(context: StageContext, held_out: HeldOut, evaluation: Evaluatio
     for axis in axes.flat:
         axis.axis("off")
     for axis, asked in zip(axes.flat, chosen, strict=False):
-        picture = held_out.images[asked.question.image_index].image.astype(np.float32) / 255
-        picture[asked.mask] = 0.5 * picture[asked.mask] + 0.5 * np.array([1.0, 0.0, 1.0], dtype=np.float32)
-        axis.imshow(picture)
-        if asked.question.target.any():
-            axis.contour(asked.question.target, levels=[0.5], colors="white", linewidths=1.2)
+        _show(axis, held_out.images[asked.question.image_index].image, asked.question.target, asked.mask)
         said = f"{asked.answer.length} codes, IoU {asked.overlap.iou:.2f}"
         axis.set_title(
             f"{asked.question.expression}\n{'no such object' if asked.answer.no_target else said}", fontsize=8
         )
     _save(figure, context, "samples.png")
+
+
+def save_progress(context: StageContext, held_out: HeldOut, masks_by_step: Mapping[int, list[Mask]]) -> None:
+    """pictures/progress.png: the answers (magenta) to the same questions as training goes on, a row a step."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns, rows = len(held_out.questions), len(masks_by_step)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(2 * columns, 2.1 * rows), squeeze=False)
+    for line, (step, masks) in zip(axes, masks_by_step.items(), strict=True):
+        for axis, question, mask in zip(line, held_out.questions, masks, strict=True):
+            _show(axis, held_out.images[question.image_index].image, question.target, mask)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(f"step {step}", fontsize=8)
+    for axis, question in zip(axes[0], held_out.questions, strict=True):
+        axis.set_title(fill(question.expression, 28), fontsize=7)
+    _save(figure, context, "progress.png")
+
+
+def _show(axis: "Axes", picture: Picture, target: Mask, mask: Mask) -> None:
+    """Target outlined in white, mask in magenta."""
+    shown = picture.astype(np.float32) / 255
+    shown[mask] = 0.5 * shown[mask] + 0.5 * np.array([1.0, 0.0, 1.0], dtype=np.float32)
+    axis.imshow(shown)
+    if target.any():
+        axis.contour(target, levels=[0.5], colors="white", linewidths=1.2)
 
 
 def _spread(asked: Sequence[Asked]) -> list[Asked]:

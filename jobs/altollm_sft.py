@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
+from torch import Tensor
 
 from alto_models.altollm.answering import AltoLLM
 from alto_models.altollm.boxes import box_words
@@ -24,8 +25,9 @@ from alto_models.altollm.conversation import (
 from alto_models.altollm.evaluation import HeldOut, evaluate, spread
 from alto_models.altollm.examples import join_examples, read_mask_codes
 from alto_models.altollm.mask_loss import MaskLoss
-from alto_models.altollm.network import NetworkConfig, build_network, grow_vocabulary
+from alto_models.altollm.network import ImageTokensError, NetworkConfig, build_network, grow_vocabulary
 from alto_models.altollm.optimizer import build_optimizer
+from alto_models.altollm.parts import PARTS, Part, checkpoint_gradients, freeze
 from alto_models.altollm.supervised import SupervisedLoss
 from alto_models.altollm.vocabulary import build_word_tokenizer
 from alto_models.data.referring import ReferringImages
@@ -33,17 +35,29 @@ from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.training.loop import StepResult
 from alto_models.training.precision import own_device
 from alto_models.training.processes import mean_over_processes
+from data_contracts.errors import InputError
 from jobs.altollm_batches import BatchConfig, SupervisedBatch, SupervisedBatches
 from jobs.altollm_pictures import save_curves, save_samples
+from jobs.altollm_progress import Progress
 from jobs.altollm_training import TrainingConfig
 from jobs.altollm_training import train as train_llm
 from jobs.runner.context import Check, StageContext, StageReport
 
 
 class Config(BatchConfig, TrainingConfig):
+    frozen: frozenset[Part] = Field(description="parts that stay as they are")
+    gradient_checkpointing: bool = Field(description="less memory for a third more time")
+    sample_every: int = Field(gt=0, description="steps between answers to the same few val questions")
     evaluated_images: int = Field(gt=0, description="of the val split, at most")
     max_malformed_share: float = Field(ge=0, le=1, description="of answers, for training_health")
     network: NetworkConfig = Field(description="sizes where base_weights holds no language model")
+
+    @field_validator("frozen")
+    @classmethod
+    def _something_learns(cls, frozen: frozenset[Part]) -> frozenset[Part]:
+        if frozen == set(PARTS):
+            raise ValueError("all parts are frozen: nothing is left to train")
+        return frozen
 
 
 def run(config: Config, context: StageContext) -> StageReport:
@@ -60,13 +74,15 @@ def run(config: Config, context: StageContext) -> StageReport:
     held_out = HeldOut.of(spread(val, config.evaluated_images), mask_tokenizer)
     before = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
 
-    train(config, context, llm, mask_tokenizer, batches)
+    progress = Progress(context, llm, mask_tokenizer, held_out, config.sample_every)
+    train(config, context, llm, mask_tokenizer, batches, progress)
 
     full = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
     adaptive = evaluate(llm, mask_tokenizer, held_out, adaptive=True)
     llm.save(context.output)
     save_curves(context)
     save_samples(context, held_out, adaptive)
+    progress.save_picture()
     figures = before.figures("start") | full.figures("full") | adaptive.figures("adaptive")
     return StageReport(
         figures={
@@ -96,8 +112,11 @@ def train(
     llm: AltoLLM,
     mask_tokenizer: MaskTokenizer,
     batches: SupervisedBatches,
+    progress: Progress,
 ) -> None:
     """Train `llm` in place, from the last checkpoint in `context.work` on."""
+    freeze(llm.model, config.frozen)
+    checkpoint_gradients(llm.model, config.gradient_checkpointing)
     mask_loss = MaskLoss(mask_tokenizer, llm.vocabulary, config.mask_loss)
     objective = SupervisedLoss(llm.model, mask_loss)
 
@@ -109,7 +128,7 @@ def train(
 
     def forward(step: int, drawn: tuple[SupervisedBatch, float]) -> StepResult:
         batch, share = drawn
-        figures = objective(batch.pixels, batch.packed, batch.targets)
+        figures = score(objective, batch)
         loss = figures.pop("loss")
         figures["left_out"] = torch.full_like(loss.detach(), batch.left_out)
         return StepResult(loss=loss * share, samples=batch.samples, figures=figures)
@@ -125,8 +144,18 @@ def train(
         forward=forward,
         title="Fine-tuning",
         log_every=20,
+        watch=progress.at,
     )
+    checkpoint_gradients(llm.model, wanted=False)
     llm.model.eval()
+
+
+def score(objective: SupervisedLoss, batch: SupervisedBatch) -> dict[str, Tensor]:
+    """Raises InputError naming the sample whose image has another number of tokens than its sequence."""
+    try:
+        return objective(batch.pixels, batch.packed, batch.targets)
+    except ImageTokensError as error:
+        raise InputError(f"{batch.samples[error.row]}: {error}") from error
 
 
 def training_health(context: StageContext, malformed: float, most: float) -> Check:

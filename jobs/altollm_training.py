@@ -1,6 +1,6 @@
 """How the stages of ALToLLM compute a training step: settings they share, and the run itself."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,12 +47,15 @@ def train(
     forward: Callable[[int, PassT], StepResult],
     title: str,
     log_every: int,
+    watch: Callable[[int, int], Mapping[str, float]] = lambda step, since: {},
 ) -> None:
     """Train `model` in place, from the last checkpoint in `context.work` on.
 
     draw: step, and the places in its batch that each forward pass of this process takes -> what each pass needs.
     forward: step and what the pass needs -> its loss; the mean over all passes of all processes is minimised.
+    watch: steps done, and those since the last point of the curves -> more figures for the point.
     """
+    log_every = max(1, min(log_every, config.steps // 4))
     places = own_passes(images_per_step, config.training.images_per_pass)
     training = Training(
         model=model,
@@ -62,8 +65,8 @@ def train(
         forward=lambda step: forward(step, next(upcoming)),
         folder=context.work,
         save_every=config.save_every,
-        log=lambda step, figures: context.log_metrics(step, **figures),
-        log_every=max(1, min(log_every, config.steps // 4)),
+        log=lambda step, figures: context.log_metrics(step, **figures, **watch(step, log_every)),
+        log_every=log_every,
         passes=len(places),
         precision=config.training.precision,
     )

@@ -1,7 +1,7 @@
 """gIoU, length and refusals of a model on held-out referring records, as the training jobs report them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -74,6 +74,17 @@ class HeldOut:
                 )
         embeddings = embed_whole_image(tokenizer, [image.image for image in images])
         return cls(images=images, image_embeddings=embeddings, questions=questions)
+
+    def few(self, most: int) -> "HeldOut":
+        """Up to `most` of the questions, evenly from all."""
+        places = np.linspace(0, len(self.questions) - 1, min(most, len(self.questions))).round().astype(int)
+        chosen = [self.questions[int(place)] for place in places]
+        images = [question.image_index for question in chosen]
+        return HeldOut(
+            images=[self.images[index] for index in images],
+            image_embeddings=self.image_embeddings[images],
+            questions=[replace(question, image_index=place) for place, question in enumerate(chosen)],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

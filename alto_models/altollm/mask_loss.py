@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from alto_models.altollm.packing import PackedBatch
 from alto_models.altollm.vocabulary import MaskVocabulary
 from alto_models.data.shards import Picture
 from alto_models.masks import Rle
 from alto_models.tokenizer.losses import bce_loss, dice_loss
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.whole_image import embed_whole_image, mask_grids
-from alto_models.training.precision import at_least_float32
+from alto_models.training.precision import at_least_float32, to_device
 from alto_models.training.processes import mean_over_processes
 
 
@@ -40,13 +41,25 @@ class MaskTargets:
     """The true masks of a batch's answers, in the order of the answers.
 
     pictures: I images as they are stored, at their own size. image_of: (M,) the image of each mask.
-    lengths: (M,) codes in each answer.
+    lengths: (M,) codes in each answer. places: (codes in all answers,) int64, where the codes are among the learned tokens.
+    Raises ValueError where these are not as many as `lengths` say.
     """
 
     pictures: Sequence[Picture]
     image_of: Sequence[int]
     masks: Sequence[Rle]
     lengths: Sequence[int]
+    places: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.places) != sum(self.lengths):
+            raise ValueError(f"{len(self.places)} codes in the answers, {sum(self.lengths)} in their masks")
+
+
+def code_places(batch: PackedBatch, vocabulary: MaskVocabulary) -> Tensor:
+    """Which of the learned tokens of a batch are codes of masks: (codes in all answers,) int64, on the CPU."""
+    learned = batch.labels.flatten()[batch.learned]
+    return torch.isin(learned, torch.tensor(vocabulary.codes)).nonzero()[:, 0]
 
 
 class MaskLoss:
@@ -59,41 +72,36 @@ class MaskLoss:
         self._tokenizer = tokenizer.eval().requires_grad_(False)
         self._codes = torch.tensor(vocabulary.codes)
 
-    def __call__(self, logits: Tensor, labels: Tensor, targets: MaskTargets) -> dict[str, Tensor]:
+    def __call__(self, logits: Tensor, targets: MaskTargets) -> dict[str, Tensor]:
         """`mask_loss` (weighted), `mask_bce` and `mask_dice`, scalars: means over the masks, 0 where there are none.
 
-        logits (N, vocabulary) and labels (N,) of the learned tokens, in order. Raises ValueError where they hold
-        another number of codes than `targets`. Of several processes, the mean of their losses is that over all masks.
+        logits: (N, vocabulary), of the learned tokens. Of several processes, the mean of their losses is that over all
+        masks.
         """
         counted = mean_over_processes(logits.new_tensor(len(targets.masks), dtype=torch.float32)).clamp(min=1)
         if targets.masks:
-            bce, dice = (each.sum() / counted for each in self.of_masks(logits, labels, targets))
+            bce, dice = (each.sum() / counted for each in self.of_masks(logits, targets))
         else:
             bce = dice = counted.new_zeros(())
         loss = self.settings.weight * (bce + self.settings.dice_weight * dice)
         return {"mask_loss": loss, "mask_bce": bce, "mask_dice": dice}
 
-    def of_masks(self, logits: Tensor, labels: Tensor, targets: MaskTargets) -> tuple[Tensor, Tensor]:
+    def of_masks(self, logits: Tensor, targets: MaskTargets) -> tuple[Tensor, Tensor]:
         """BCE and Dice of each mask, (M,) both."""
-        tokenizer = self._tokenizer
-        probabilities = self.code_probabilities(logits, labels)
-        if len(probabilities) != sum(targets.lengths):
-            raise ValueError(
-                f"{len(probabilities)} codes in the answers, {sum(targets.lengths)} in their masks"
-            )
+        tokenizer, device = self._tokenizer, logits.device
+        probabilities = self.code_probabilities(logits, to_device(targets.places, device))
         padded = pad_sequence(list(probabilities.split(list(targets.lengths))), batch_first=True)
-        lengths = torch.tensor(targets.lengths, device=logits.device)
-        image_of = torch.tensor(targets.image_of, device=logits.device)
-        embedding = embed_whole_image(tokenizer, targets.pictures)[image_of]
+        lengths = to_device(torch.tensor(targets.lengths), device)
+        embedding = embed_whole_image(tokenizer, targets.pictures)
+        embedding = embedding.index_select(0, to_device(torch.tensor(targets.image_of), device))
         decoded = tokenizer.decode_probabilities(padded, lengths, embedding)
-        truth = mask_grids(tokenizer, targets.masks)[:, 0].to(decoded.device)
+        truth = mask_grids(tokenizer, targets.masks)[:, 0]
         return bce_loss(decoded, truth), dice_loss(decoded, truth)
 
-    def code_probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(codes in all answers, V) float32, from the logits at the places of codes.
+    def code_probabilities(self, logits: Tensor, places: Tensor) -> Tensor:
+        """(codes in all answers, V) float32, from the logits of the tokens at `places`.
 
         Nothing but (codes, V) is copied; the weights of the head are not multiplied a second time.
         """
-        codes = self._codes.to(logits.device)
-        places = torch.isin(labels, codes).nonzero()
-        return (self.settings.sharpness * at_least_float32(logits[places, codes])).softmax(-1)
+        chosen = logits[places[:, None], to_device(self._codes, logits.device)]
+        return (self.settings.sharpness * at_least_float32(chosen)).softmax(-1)

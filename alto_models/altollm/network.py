@@ -157,12 +157,20 @@ def embed_patches(model: "InternVLForConditionalGeneration", pixels: Tensor) -> 
     return features.last_hidden_state[:, 1:], features.pooler_output
 
 
+class ImageTokensError(ValueError):
+    """A sequence (its row in the batch) has places for another number of image tokens than its image."""
+
+    def __init__(self, row: int, held: int, given: int) -> None:
+        super().__init__(f"the sequence has places for {held} image tokens, its image gives {given}")
+        self.row = row
+
+
 def hidden_states(
     model: "InternVLForConditionalGeneration", image: ImageTokens, batch: PackedBatch
 ) -> Tensor:
     """Last hidden states (B, T, text width) of packed sequences with one image each.
 
-    Raises ValueError where a row holds another number of image tokens than its image has.
+    Raises ImageTokensError where a row holds another number of image tokens than its image has.
     """
     batch = batch.to(model.device)
     return model.model.language_model(
@@ -177,11 +185,9 @@ def input_embeddings(
     model: "InternVLForConditionalGeneration", image: ImageTokens, batch: PackedBatch
 ) -> Tensor:
     """Token embeddings (B, T, text width) with each row's image in its place; raises as `hidden_states`."""
-    counts = tuple(len(one) for one in image)
-    if counts != batch.image_tokens:
-        raise ValueError(
-            f"the sequences hold {list(batch.image_tokens)} image tokens, their images have {list(counts)}"
-        )
+    for row, (held, one) in enumerate(zip(batch.image_tokens, image, strict=True)):
+        if held != len(one):
+            raise ImageTokensError(row, held, len(one))
     inputs = model.get_input_embeddings()(batch.ids)
     flat = image.flatten(0, 1) if isinstance(image, Tensor) else torch.cat(list(image))
     return inputs.flatten(0, 1).index_copy(0, batch.image_places, flat.to(inputs.dtype)).view_as(inputs)

@@ -79,5 +79,5 @@ class SupervisedLoss(nn.Module):
         figures = {"loss": scores.loss, "token_accuracy": scores.token_accuracy}
         if self._mask_loss is None or targets is None:
             return figures
-        masks = self._mask_loss(scores.logits, scores.labels, targets)
+        masks = self._mask_loss(scores.logits, targets)
         return figures | {"loss": scores.loss + masks.pop("mask_loss"), "cross_entropy": scores.loss} | masks

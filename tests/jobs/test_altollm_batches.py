@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from alto_models.altollm.answering import AltoLLM
 from alto_models.altollm.conversation import NO_TARGET_ANSWER, Signals
 from alto_models.altollm.examples import join_examples, read_mask_codes
 from alto_models.altollm.packing import IGNORED
+from alto_models.altollm.supervised import SupervisedLoss
 from alto_models.data.referring import ReferringImages
 from data_contracts.errors import InputError
 from data_contracts.schemas import REFERRING_SCHEMA
@@ -196,6 +199,28 @@ def test_other_contents_than_the_parameters_say_are_refused(inputs: dict[str, Pa
     vqa = general(tmp_path, line("Is it?", "Yes")) | {"sha256": "0" * 64}
     with pytest.raises(InputError, match="checksum"):
         start(inputs, configured(general_vqa=vqa))
+
+
+def test_an_image_with_another_number_of_tokens_names_its_sample(inputs: dict[str, Path]) -> None:
+    llm, batches = start(inputs, configured())
+    batch = batches.at(0, range(2))
+    wrong = replace(batch, packed=replace(batch.packed, image_tokens=(4, 3)))
+    said = f"{batch.samples[1]}: the sequence has places for 3 image tokens, its image gives 4"
+    with pytest.raises(InputError, match=re.escape(said)):
+        altollm_sft.score(SupervisedLoss(llm.model), wrong)
+
+
+def test_a_code_that_the_model_has_no_token_for_names_its_record(inputs: dict[str, Path]) -> None:
+    llm, _ = start(inputs, configured())
+    images = ReferringImages(inputs["prepare_referring"], "train")
+    codes = read_mask_codes(inputs["mask_tokens"]) | {("discs", "both"): ((1, TINY.codebook_size), 2)}
+    with pytest.raises(InputError, match=f"record both of discs: mask code {TINY.codebook_size}"):
+        join_examples(images, codes, llm.vocabulary, Signals(llm.tokenizer))
+
+
+def test_something_has_to_learn() -> None:
+    with pytest.raises(ValueError, match="nothing is left to train"):
+        configured(frozen=["vision_tower", "projector", "language_model"])
 
 
 def test_refusals_are_learned_as_text(inputs: dict[str, Path]) -> None:

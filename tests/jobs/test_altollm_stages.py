@@ -17,6 +17,7 @@ from data_contracts.errors import InputError
 from jobs import altollm_grpo, altollm_sft, base_weights, grpo_sweep
 from jobs.grpo_training import rollouts
 from jobs.runner.context import StageReport
+from jobs.runner.metric_log import MetricLog
 from tests.alto_models.tokenizer.tiny import TINY
 from tests.jobs.tokenized_records import write_tokenized_records
 from tests.jobs.tokenizer_example import context, parameters
@@ -81,13 +82,35 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, *modules: Any) -> None:
 
 def test_sft_leaves_a_checkpoint_that_answers(sft: tuple[Path, StageReport]) -> None:
     output, report = sft
-    assert {"config.json", "model.safetensors", "tokenizer.json", "pictures/curves.png"} <= set(
-        contents(output)
-    )
+    pictures = {f"pictures/{name}.png" for name in ("curves", "samples", "progress")}
+    assert {"config.json", "model.safetensors", "tokenizer.json", *pictures} <= set(contents(output))
     llm = AltoLLM.load(output)
     assert llm.vocabulary.size == TINY.codebook_size
     assert {"start_giou", "full_giou", "adaptive_giou", "adaptive_mean_length"} <= set(report.figures)
     assert [check.name for check in report.checks if check.blocking] == ["training_health"]
+
+
+def test_sft_learns_from_masks_and_leaves_frozen_parts(
+    inputs: dict[str, Path], sft: tuple[Path, StageReport], tmp_path: Path
+) -> None:
+    (tmp_path / "altollm").symlink_to(sft[0])
+    changes = {
+        "frozen": ["vision_tower", "projector"],
+        "gradient_checkpointing": True,
+        "mask_loss": {"weight": 1.0, "dice_weight": 0.25, "sharpness": 2.0},
+        "steps": 2,
+    }
+    run_sft(inputs | {"base_weights": tmp_path}, tmp_path, **changes)
+    run = tmp_path / "altollm_sft"
+    points = list(MetricLog(run / "work" / "metrics.jsonl").read())
+    first = points[0].values
+    assert first["loss"] == pytest.approx(
+        first["cross_entropy"] + first["mask_bce"] + 0.25 * first["mask_dice"], rel=1e-5
+    )
+    before, after = (AltoLLM.load(folder).model.state_dict() for folder in (sft[0], run / "output"))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(".language_model." in name or name == "lm_head.weight" for name in moved)
 
 
 @pytest.mark.parametrize("step", [4, 8])

@@ -1,12 +1,14 @@
 """The loss of decoded masks: what it compares, and where its gradient goes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from alto_models import masks as mask_arithmetic
-from alto_models.altollm.mask_loss import MaskLoss, MaskLossSettings, MaskTargets
+from alto_models.altollm.mask_loss import MaskLoss, MaskLossSettings, MaskTargets, code_places
 from alto_models.altollm.packing import IGNORED, Branch, pack
 from alto_models.altollm.supervised import SupervisedLoss, score_answers
 from alto_models.altollm.vocabulary import padding_id
@@ -30,12 +32,19 @@ def half(height: int, width: int, *, left: bool) -> mask_arithmetic.Rle:
     return mask_arithmetic.encode(mask)
 
 
+def labels() -> Tensor:
+    vocabulary = LLM.vocabulary
+    spoken = [token for codes in ANSWERS for token in [LLM.turn_end, *vocabulary.encode(codes), LLM.turn_end]]
+    return torch.tensor(spoken)
+
+
 PICTURES = [picture(1), picture(2, 30, 24)]
 TARGETS = MaskTargets(
     pictures=PICTURES,
     image_of=IMAGE_OF,
     masks=[half(40, 56, left=True), half(40, 56, left=False), half(30, 24, left=True)],
     lengths=[len(codes) for codes in ANSWERS],
+    places=torch.isin(labels(), torch.tensor(LLM.vocabulary.codes)).nonzero()[:, 0],
 )
 
 
@@ -45,17 +54,11 @@ def tokenizer() -> MaskTokenizer:
     return MaskTokenizer(TINY.model_copy(update={"codebook_size": CODES})).eval()
 
 
-def labels() -> Tensor:
-    vocabulary = LLM.vocabulary
-    spoken = [token for codes in ANSWERS for token in [LLM.turn_end, *vocabulary.encode(codes), LLM.turn_end]]
-    return torch.tensor(spoken)
-
-
 def test_certain_codes_cost_what_decoding_them_costs(tokenizer: MaskTokenizer) -> None:
     said = labels()
     logits = torch.full((len(said), LLM.model.config.text_config.vocab_size), -50.0)
     logits[torch.arange(len(said)), said] = 50.0
-    bce, dice = MaskLoss(tokenizer, LLM.vocabulary, SETTINGS).of_masks(logits, said, TARGETS)
+    bce, dice = MaskLoss(tokenizer, LLM.vocabulary, SETTINGS).of_masks(logits, TARGETS)
     for index, codes in enumerate(ANSWERS):
         decoded = tokenizer.decode(
             torch.tensor([codes]),
@@ -71,15 +74,15 @@ def test_the_weights_add_up(tokenizer: MaskTokenizer) -> None:
     said = labels()
     logits = torch.randn(len(said), LLM.model.config.text_config.vocab_size)
     loss = MaskLoss(tokenizer, LLM.vocabulary, SETTINGS.model_copy(update={"weight": 0.5}))
-    bce, dice = loss.of_masks(logits, said, TARGETS)
-    figures = loss(logits, said, TARGETS)
+    bce, dice = loss.of_masks(logits, TARGETS)
+    figures = loss(logits, TARGETS)
     assert figures["mask_loss"].item() == pytest.approx(0.5 * (bce.mean() + 0.25 * dice.mean()).item())
 
 
 def test_only_logits_of_codes_where_codes_stand_get_a_gradient(tokenizer: MaskTokenizer) -> None:
     said = labels()
     logits = torch.randn(len(said), LLM.model.config.text_config.vocab_size, requires_grad=True)
-    MaskLoss(tokenizer, LLM.vocabulary, SETTINGS)(logits, said, TARGETS)["mask_loss"].backward()
+    MaskLoss(tokenizer, LLM.vocabulary, SETTINGS)(logits, TARGETS)["mask_loss"].backward()
     codes = torch.tensor(LLM.vocabulary.codes)
     expected = torch.isin(said, codes)[:, None] & torch.isin(torch.arange(logits.shape[1]), codes)
     assert torch.equal(logits.grad != 0, expected)
@@ -92,7 +95,7 @@ def test_sharper_means_nearer_to_the_likeliest_code(tokenizer: MaskTokenizer) ->
     loss = MaskLoss(tokenizer, LLM.vocabulary, SETTINGS)
     places = torch.isin(said, torch.tensor(LLM.vocabulary.codes))
     expected = (2.0 * logits[places][:, list(LLM.vocabulary.codes)]).softmax(1)
-    assert torch.equal(loss.code_probabilities(logits, said), expected)
+    assert torch.equal(loss.code_probabilities(logits, TARGETS.places), expected)
 
 
 def test_each_image_is_encoded_once(tokenizer: MaskTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,14 +103,13 @@ def test_each_image_is_encoded_once(tokenizer: MaskTokenizer, monkeypatch: pytes
     encode_image = tokenizer.encode_image
     monkeypatch.setattr(tokenizer, "encode_image", lambda x: encoded.append(len(x)) or encode_image(x))
     logits = torch.randn(len(labels()), LLM.model.config.text_config.vocab_size)
-    MaskLoss(tokenizer, LLM.vocabulary, SETTINGS)(logits, labels(), TARGETS)
+    MaskLoss(tokenizer, LLM.vocabulary, SETTINGS)(logits, TARGETS)
     assert encoded == [len(PICTURES)]
 
 
-def test_answers_and_masks_that_do_not_match_are_refused(tokenizer: MaskTokenizer) -> None:
-    logits = torch.randn(len(labels()), LLM.model.config.text_config.vocab_size)
-    with pytest.raises(ValueError, match="codes"):
-        MaskLoss(tokenizer, LLM.vocabulary, SETTINGS)(logits[:-3], labels()[:-3], TARGETS)
+def test_answers_and_masks_that_do_not_match_are_refused() -> None:
+    with pytest.raises(ValueError, match="11 codes in the answers, 10 in their masks"):
+        replace(TARGETS, lengths=[5, 2, 3])
 
 
 @pytest.mark.parametrize("with_masks", [True, False])
@@ -121,13 +123,15 @@ def test_it_adds_to_the_cross_entropy_of_a_packed_batch(tokenizer: MaskTokenizer
         padding_id=padding_id(LLM.tokenizer),
         image_token=LLM.model.config.image_token_id,
     )
-    targets = TARGETS if with_masks else MaskTargets(pictures=[], image_of=[], masks=[], lengths=[])
+    places = code_places(batch, LLM.vocabulary)
+    none = MaskTargets(pictures=[], image_of=[], masks=[], lengths=[], places=places[:0])
+    targets = replace(TARGETS, places=places) if with_masks else none
     pixels = torch.randn(2, 3, 32, 32)
     mask_loss = MaskLoss(tokenizer, LLM.vocabulary, SETTINGS)
     plain = SupervisedLoss(LLM.model)(pixels, batch)
     figures = SupervisedLoss(LLM.model, mask_loss)(pixels, batch, targets)
     scores = score_answers(LLM.model, LLM.model.get_image_features(pixels).pooler_output, batch)
-    expected = mask_loss(scores.logits, scores.labels, targets)["mask_loss"]
+    expected = mask_loss(scores.logits, targets)["mask_loss"]
     assert figures["loss"].item() == pytest.approx((plain["loss"] + expected).item())
     assert (expected.item() > 0) == with_masks
     assert IGNORED not in scores.labels
