@@ -41,7 +41,7 @@ class MaskTargets:
     """The true masks of a batch's answers, in the order of the answers.
 
     pictures: I images as they are stored, at their own size. image_of: (M,) the image of each mask.
-    lengths: (M,) codes in each answer. places: (codes in all answers,) int64, where the codes are among the learned tokens.
+    lengths: (M,) codes in each answer. places: (all their codes,) int64, which of the learned tokens these are.
     Raises ValueError where these are not as many as `lengths` say.
     """
 
