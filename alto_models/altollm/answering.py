@@ -17,7 +17,7 @@ from alto_models.altollm.checkpoint import load_llm, save_llm
 from alto_models.altollm.conversation import Template, is_no_target
 from alto_models.altollm.generation import Questions, Sampling, generate
 from alto_models.altollm.grammar import MaskGrammar
-from alto_models.altollm.network import ImageTokens, image_embeddings
+from alto_models.altollm.network import ImageTokens, image_embeddings, keep_rotary_frequencies
 from alto_models.altollm.processor import normalise, square_thumbnail
 from alto_models.altollm.vocabulary import MaskVocabulary, token_id
 
@@ -45,6 +45,7 @@ class AltoLLM:
     """A checkpoint with its tokenizer and mask vocabulary."""
 
     def __init__(self, model: "InternVLForConditionalGeneration", tokenizer: PreTrainedTokenizerBase) -> None:
+        keep_rotary_frequencies(model)
         self.model = model
         self.tokenizer = tokenizer
         self.template = Template.of(tokenizer)

@@ -137,6 +137,17 @@ def grow_vocabulary(
                 embeddings[token_id(tokenizer, token)] = embeddings[known[model_token]]
 
 
+def keep_rotary_frequencies(model: "InternVLForConditionalGeneration") -> None:
+    """Rotary frequencies as they are for every sequence within the positions the model was made for.
+
+    With dynamic scaling (InternVL2.5-8B) transformers looks at each call whether a sequence is longer, which
+    makes the host wait for the device; ours never are. What is saved still says dynamic.
+    """
+    rotary = getattr(model.model.language_model, "rotary_emb", None)
+    if rotary is not None and rotary.rope_type == "dynamic":
+        rotary.rope_type = "default"
+
+
 def sine_cosine_positions(grid: int, width: int) -> Tensor:
     """(grid², width) fixed 2-d position code: half of the channels for the row, half for the column."""
     frequency = math.pi / 2 * torch.logspace(0, 1, width // 4, base=grid / 2)

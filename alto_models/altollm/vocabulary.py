@@ -4,7 +4,7 @@ Token ids are always looked up by name: they differ from base model to base mode
 """
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -70,7 +70,11 @@ def add_mask_vocabulary(tokenizer: PreTrainedTokenizerBase, codebook_size: int) 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     """Id of one token. Raises InputError where the tokenizer does not know it."""
-    found = tokenizer.get_vocab().get(token)
+    return _looked_up(tokenizer.get_vocab(), token)
+
+
+def _looked_up(vocabulary: Mapping[str, int], token: str) -> int:
+    found = vocabulary.get(token)
     if found is None:
         raise InputError(f"the tokenizer has no token {token!r}: this checkpoint was not made for ALToLLM")
     return int(found)
@@ -104,9 +108,9 @@ class MaskVocabulary:
         if not size:
             raise InputError("the tokenizer has no mask tokens (<TOK_0>, …): train it with altollm_sft first")
         return cls(
-            start=token_id(tokenizer, MASK_START),
-            end=token_id(tokenizer, MASK_END),
-            codes=tuple(token_id(tokenizer, mask_token(code)) for code in range(size)),
+            start=_looked_up(vocabulary, MASK_START),
+            end=_looked_up(vocabulary, MASK_END),
+            codes=tuple(_looked_up(vocabulary, mask_token(code)) for code in range(size)),
         )
 
     @property
