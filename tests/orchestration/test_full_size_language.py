@@ -133,9 +133,10 @@ def test_published_sizes_with_the_mask_vocabulary(full_size: FullSize) -> None:
     assert embedded.shape == (1, llm.model.config.image_seq_length, width) == (1, 256, width)
 
 
-def test_a_supervised_step_of_one_process(full_size: FullSize) -> None:
+def test_a_supervised_pass_of_one_process(full_size: FullSize) -> None:
     llm, settings = full_size.llm, full_size.settings("altollm_sft")
-    images = full_size.a_process(settings["images_per_step"])
+    images = settings["training"]["images_per_pass"]
+    assert full_size.a_process(settings["images_per_step"]) % images == 0
     answer = [*llm.vocabulary.encode(range(LONGEST)), llm.turn_end]
     branch = Branch(ids=[*PROMPT, *answer], prompt_length=len(PROMPT))
     prefix = llm.prefix(llm.model.config.image_seq_length)
