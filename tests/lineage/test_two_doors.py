@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.jobs.runner.toy_project import assert_cache_is_sound
 from tests.lineage.project import (
@@ -114,3 +115,28 @@ def test_changed_grpo_parameter_makes_exactly_grpo_stale_in_both_doors(by_dvc: P
     followers = ["benchmark@scenes"] if "altollm_grpo" in changed else []
     followers += ["benchmark_report"] if "benchmark@scenes" in changed else []
     assert ran[1:] == followers
+
+
+def test_a_sweep_runs_in_both_doors_for_the_weights_listed(by_dvc: Path) -> None:
+    run(by_dvc, "-m", "orchestration.cli", "sync")
+    registered = registered_versions(by_dvc)
+    list_length_weights(by_dvc, ["0", "0.02"])
+    assert repro(by_dvc, "grpo_sweep@0") == ["grpo_sweep@0"]
+    run(by_dvc, "-m", "tests.lineage.materialize", "grpo_sweep@0.02")
+    assert repro(by_dvc, "grpo_sweep@0.02") == []
+    for weight in ("0", "0.02"):
+        folder = by_dvc / "reports" / "smoke" / "grpo_sweep" / weight
+        assert json.loads((folder / "report.json").read_text())["figures"]["length_weight"] == float(weight)
+    assert registered_versions(by_dvc) == registered
+
+
+def registered_versions(root: Path) -> list[str]:
+    lines = run(root, "-m", "orchestration.cli", "sync").stdout.splitlines()
+    return [line for line in lines if "registered" in line]
+
+
+def list_length_weights(root: Path, weights: list[str]) -> None:
+    path = root / "partitions.yaml"
+    partitions = yaml.safe_load(path.read_text())
+    partitions["grpo_sweep"]["length_weights"] = weights
+    path.write_text(yaml.safe_dump(partitions, sort_keys=False))

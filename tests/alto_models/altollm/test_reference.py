@@ -32,14 +32,17 @@ def log_probs(llm: AltoLLM) -> Tensor:
 def moved(llm: AltoLLM) -> AltoLLM:
     with torch.no_grad():
         for parameter in language_parameters(llm.model):
-            parameter += 0.1 * torch.randn(
-                parameter.shape, generator=torch.Generator().manual_seed(len(parameter))
-            )
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(parameter)))
+            parameter += 0.1 * noise.to(parameter.device)
     return llm
 
 
-def test_the_reference_scores_as_a_second_model_would() -> None:
-    llm = untrained()
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
+def test_the_reference_scores_as_a_second_model_would(device: str) -> None:
+    llm = untrained().to(torch.device(device))
     second = AltoLLM(copy.deepcopy(llm.model), llm.tokenizer)
     reference = ReferenceWeights(llm.model)
     moved(llm)
