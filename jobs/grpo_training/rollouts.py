@@ -10,7 +10,7 @@ from torch import Tensor
 from alto_models import masks as mask_arithmetic
 from alto_models.altollm.answering import AltoLLM
 from alto_models.altollm.conversation import segment_prompt
-from alto_models.altollm.generation import Questions, Sampling
+from alto_models.altollm.generation import MAX_TEXT_TOKENS, Questions, Sampling
 from alto_models.altollm.grpo import advantages
 from alto_models.altollm.rewards import Reward, reward
 from alto_models.altollm.scoring import Group
@@ -20,6 +20,7 @@ from alto_models.metrics import overlap
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.whole_image import embed_whole_image
 from alto_models.training.precision import to_device
+from data_contracts.errors import InputError
 from jobs.altollm_sampling import batch_of
 from jobs.grpo_training.settings import GrpoConfig
 
@@ -81,7 +82,8 @@ class RolloutMaker:
     def make(self, index: int) -> Rollout:
         """The rollout of that number; a function of it, the seed and the policy's weights.
 
-        Raises ArithmeticError naming the sample whose reward is not finite.
+        Raises InputError naming the sample whose prompt is too long, ArithmeticError naming the one whose reward
+        is not finite.
         """
         samples = self._samples(index)
         image = self.llm.encode_images([sample.image.image for sample in samples])
@@ -114,16 +116,12 @@ class RolloutMaker:
 
     def _sample_answers(self, samples: Sequence[Sample], image: Tensor, index: int) -> list[Group]:
         config, llm = self.config, self.llm
-        prompts = [
-            llm.template.question_ids(
-                llm.tokenizer, segment_prompt(sample.expression, adaptive=sample.adaptive)
-            )
-            for sample in samples
-        ]
+        prefixes = llm.prefixes(image)
+        prompts = [self._prompt(*each) for each in zip(samples, prefixes, strict=True)]
         answers = llm.generate(
             Questions(
                 image=image,
-                prefixes=llm.prefixes(image),
+                prefixes=prefixes,
                 image_of=range(len(samples)),
                 prompts=prompts,
                 max_lengths=[self.mask_tokenizer.config.max_length] * len(samples),
@@ -140,6 +138,20 @@ class RolloutMaker:
             Group(prompt=prompt, answers=answers[place * size : (place + 1) * size])
             for place, prompt in enumerate(prompts)
         ]
+
+    def _prompt(self, sample: Sample, prefix: Sequence[int]) -> list[int]:
+        llm = self.llm
+        prompt = llm.template.question_ids(
+            llm.tokenizer, segment_prompt(sample.expression, adaptive=sample.adaptive)
+        )
+        asked, limit = len(prefix) + len(prompt), llm.model.config.text_config.max_position_embeddings
+        room = limit - MAX_TEXT_TOKENS - self.mask_tokenizer.config.max_length
+        if asked > room:
+            raise InputError(
+                f"{sample.name}: the prompt has {asked} tokens with its image, and with room for an answer the model "
+                f"reads at most {room}: shorten the expression"
+            )
+        return prompt
 
     def _rewards(self, sample: Sample, group: Group) -> list[Reward]:
         answers = [self.llm.read(ids) for ids in group.answers]

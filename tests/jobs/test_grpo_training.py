@@ -13,6 +13,7 @@ from alto_models.altollm import answering, generation
 from alto_models.altollm.answering import Answer
 from alto_models.altollm.rewards import Reward
 from alto_models.tokenizer.model import MaskTokenizer
+from data_contracts.errors import InputError
 from jobs.altollm_grpo import Config
 from jobs.grpo_training import rollouts, training
 from jobs.grpo_training.training import Optimisation
@@ -133,6 +134,13 @@ def test_kl_to_the_reference_counts_once_the_policy_has_moved(records: Path, tmp
     gap = run.rollout.reference_log_probs - run.rollout.old_log_probs
     assert gap.abs().max() > 1e-3
     assert not run.rollout.reference_log_probs.requires_grad
+
+
+def test_a_prompt_longer_than_the_model_reads_names_its_sample(records: Path, tmp_path: Path) -> None:
+    run = optimisation(records, tmp_path)
+    run.llm.model.config.text_config.max_position_embeddings = generation.MAX_TEXT_TOKENS + 12
+    with pytest.raises(InputError, match=r"discs/\w+: the prompt has \d+ tokens"):
+        run.step(0)
 
 
 def test_without_kl_there_is_no_reference(
