@@ -1,10 +1,12 @@
 """The benchmarks of ALToLLM run, and both procedures compute the same."""
 
+import numpy as np
 import torch
 
 from alto_models.altollm.network import NetworkConfig
 from alto_models.tokenizer.config import TokenizerConfig
-from tests.benchmarks import grpo_step, questions_per_image
+from alto_models.tokenizer.whole_image import mask_grids
+from tests.benchmarks import grpo_step, questions_per_image, sft_step
 from tests.benchmarks.language_models import LanguageModelSize, mask_prompts, pictures, untrained
 
 TINY = LanguageModelSize(
@@ -70,3 +72,26 @@ def test_sharing_an_image_changes_no_answer() -> None:
 
 def test_questions_per_image_runs() -> None:
     assert min(questions_per_image.answer_times(TINY, 2, repeats=1).values()) > 0
+
+
+SFT_STEP = sft_step.StepSize(models=TINY, images=2, records=3, height=40, width=56)
+
+
+def test_a_step_learns_the_same_from_stored_codes() -> None:
+    stored, made_anew = (sft_step.Step(SFT_STEP) for _ in range(2))
+    assert stored.learn(stored.stored_codes) == made_anew.learn(made_anew.codes_from_runs())
+    for mine, theirs in zip(stored.llm.model.parameters(), made_anew.llm.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_masks_decoded_at_full_size_are_those_cut_from_runs() -> None:
+    step = sft_step.Step(SFT_STEP)
+    side = step.tokenizer.config.mask_size
+    from_runs = mask_grids(step.tokenizer, step.masks)[:, 0].numpy()
+    from_pixels = np.stack([sft_step.resized(each, side) for each in step.masks])
+    assert (from_runs == from_pixels).mean() > 0.95
+    assert 0.02 < from_runs.mean() < 0.5
+
+
+def test_sft_step_runs() -> None:
+    assert min(sft_step.step_times(SFT_STEP, repeats=1).values()) > 0
