@@ -16,7 +16,7 @@ from alto_models.altollm.conversation import REQUESTS
 from alto_models.altollm.examples import BranchMaker, ExampleImage, Turn, draw_conversations
 from alto_models.altollm.mask_loss import MaskLossSettings, MaskTargets, code_places
 from alto_models.altollm.packing import Branch, PackedBatch, pack
-from alto_models.altollm.processor import normalise, square_thumbnail
+from alto_models.altollm.processor import normalise, tiles
 from alto_models.altollm.vocabulary import padding_id
 from alto_models.data.referring import ReferringImages
 from alto_models.data.shards import Picture
@@ -25,7 +25,7 @@ from jobs.altollm_sampling import batch_of
 from jobs.formats.plain_conversations import PlainConversation, read_picture, read_plain_conversations
 from jobs.runner.context import JobConfig
 
-THUMBNAIL_BYTES = 512 * 2**20  # of images kept as the model sees them
+TILE_BYTES = 512 * 2**20  # of images kept as the model sees them
 
 
 class GeneralVqa(JobConfig):
@@ -70,9 +70,9 @@ class BatchConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedBatch:
-    """samples: a name a sequence. pixels: (B, 3, S, S), normalised. left_out: records `max_tokens` had no room for.
+    """samples: a name a sequence. pixels: (tiles of all, 3, S, S), normalised.
 
-    targets: what mask loss compares with, None without it.
+    left_out: records `max_tokens` had no room for. targets: what mask loss compares with, None without it.
     """
 
     samples: Sequence[str]
@@ -84,10 +84,10 @@ class SupervisedBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class _Conversations:
-    """About one image. thumbnail: (S, S, 3) uint8. index: of the image, where its turns have masks."""
+    """About one image. tiles: (T, S, S, 3) uint8. index: of the image, where its turns have masks."""
 
     name: str
-    thumbnail: Picture
+    tiles: Picture
     branches: Sequence[Branch]
     index: int = -1
     turns: Sequence[Turn] = ()
@@ -113,9 +113,11 @@ class SupervisedBatches:
         self._images = images
         self._examples = examples
         self._seed = seed
-        self._prefix = llm.prefix(llm.model.config.image_seq_length)
-        self._image_token = llm.model.config.image_token_id
-        self._room = config.max_tokens - len(self._prefix)
+        self._llm = llm
+        self._max_tiles = llm.max_tiles
+        most = self._max_tiles + (self._max_tiles > 1)
+        self._longest_prefix = len(self._prefix(most))
+        self._room = config.max_tokens - self._longest_prefix
         self._padding = padding_id(llm.tokenizer)
         self._side = llm.image_size
         self._maker = BranchMaker(
@@ -126,7 +128,7 @@ class SupervisedBatches:
             box_first=config.box_first,
             no_target_weight=config.no_target_weight,
         )
-        self._thumbnail = lru_cache(THUMBNAIL_BYTES // (3 * self._side**2))(self._make_thumbnail)
+        self._tiles = lru_cache(TILE_BYTES // (3 * self._side**2 * most))(self._cut_tiles)
         self._general: list[PlainConversation] = []
         if config.general_vqa.file is not None and config.general_vqa.sha256 is not None:
             self._general = read_plain_conversations(
@@ -142,14 +144,14 @@ class SupervisedBatches:
             for place in places
         ]
         packed = pack(
-            [self._prefix] * len(drawn),
+            [self._prefix(len(each.tiles)) for each in drawn],
             [each.branches for each in drawn],
             padding_id=self._padding,
-            image_token=self._image_token,
+            image_token=self._llm.model.config.image_token_id,
         )
         return SupervisedBatch(
             samples=[each.name for each in drawn],
-            pixels=normalise(np.stack([each.thumbnail for each in drawn])),
+            pixels=normalise(np.concatenate([each.tiles for each in drawn])),
             packed=packed,
             left_out=sum(each.left_out for each in drawn),
             targets=self._targets(drawn, packed) if self._config.mask_loss.weight else None,
@@ -161,7 +163,7 @@ class SupervisedBatches:
             plain = self._general[int(rng.integers(len(self._general)))]
             return _Conversations(
                 name=plain.name,
-                thumbnail=square_thumbnail(read_picture(plain), self._side),
+                tiles=tiles(read_picture(plain), self._side, self._max_tiles),
                 branches=[self._maker.text_conversation(plain.turns)],
             )
         drawn = draw_conversations(
@@ -176,7 +178,7 @@ class SupervisedBatches:
         turns = [turn for turns, _ in fitting for turn in turns]
         return _Conversations(
             name=f"{image.source}/{image.image_id} ({', '.join(turn.example.record_id for turn in turns)})",
-            thumbnail=self._thumbnail(image.index),
+            tiles=self._tiles(image.index),
             branches=[branch for _, branch in fitting],
             index=image.index,
             turns=turns,
@@ -206,8 +208,12 @@ class SupervisedBatches:
             places=code_places(packed, self._maker.vocabulary),
         )
 
-    def _make_thumbnail(self, index: int) -> Picture:
-        return square_thumbnail(self._images[index].image, self._side)
+    def _prefix(self, count: int) -> list[int]:
+        """The start of a conversation about an image of so many tiles."""
+        return self._llm.prefix(self._llm.model.config.image_seq_length * count)
+
+    def _cut_tiles(self, index: int) -> Picture:
+        return tiles(self._images[index].image, self._side, self._max_tiles)
 
     def _require_room(self) -> None:
         """Every record has to fit into a sequence of its own, however it is put."""
@@ -226,7 +232,7 @@ class SupervisedBatches:
 
     def _require_fits(self, branch: Branch, name: str) -> None:
         if len(branch.ids) > self._room:
-            length = len(self._prefix) + len(branch.ids)
+            length = self._longest_prefix + len(branch.ids)
             raise InputError(
                 f"{name} takes {length} tokens with its image, more than max_tokens ({self._config.max_tokens}): "
                 "shorten its text or raise max_tokens"

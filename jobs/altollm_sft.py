@@ -45,6 +45,10 @@ from jobs.runner.context import Check, StageContext, StageReport
 
 
 class Config(BatchConfig, TrainingConfig):
+    max_tiles: int = Field(
+        gt=0,
+        description="an image is cut into, at most, beside the whole image; 1: one square, padded. Kept with the model",
+    )
     frozen: frozenset[Part] = Field(description="parts that stay as they are")
     gradient_checkpointing: bool = Field(description="less memory for a third more time")
     sample_every: int = Field(gt=0, description="steps between answers to the same few val questions")
@@ -67,6 +71,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     images = ReferringImages(context.inputs["prepare_referring"], "train")
     llm = start(config, context.inputs["base_weights"], images, mask_tokenizer.config.codebook_size)
     llm.to(device)
+    llm.max_tiles = config.max_tiles
     codes = read_mask_codes(context.inputs["mask_tokens"])
     examples = join_examples(images, codes, llm.vocabulary, Signals(llm.tokenizer))
     batches = SupervisedBatches(config, llm, images, examples, context.seed)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from alto_models.altollm.checkpoint import load_llm, save_llm
@@ -18,7 +17,7 @@ from alto_models.altollm.conversation import Template, is_no_target
 from alto_models.altollm.generation import Questions, Sampling, generate
 from alto_models.altollm.grammar import MaskGrammar
 from alto_models.altollm.network import ImageTokens, image_embeddings, keep_rotary_frequencies
-from alto_models.altollm.processor import normalise, square_thumbnail
+from alto_models.altollm.processor import normalise, tiles
 from alto_models.altollm.vocabulary import MaskVocabulary, token_id
 
 if TYPE_CHECKING:
@@ -73,6 +72,15 @@ class AltoLLM:
         tokens_a_side = math.isqrt(config.image_seq_length)
         return round(tokens_a_side / config.downsample_ratio) * int(config.vision_config.patch_size[0])
 
+    @property
+    def max_tiles(self) -> int:
+        """Tiles that an image is cut into, at most; part of the checkpoint, 1 where it says nothing."""
+        return int(getattr(self.model.config, "max_tiles", 1))
+
+    @max_tiles.setter
+    def max_tiles(self, count: int) -> None:
+        self.model.config.max_tiles = count
+
     def prefixes(self, image: ImageTokens) -> list[list[int]]:
         """Token ids of a conversation's start with each of the images, whose embeddings are given."""
         return [self.prefix(len(one)) for one in image]
@@ -81,10 +89,13 @@ class AltoLLM:
         return self.template.image_ids(self.tokenizer, image_tokens)
 
     @torch.no_grad()
-    def encode_images(self, images: Sequence[Picture]) -> Tensor:
-        """(I, image tokens, width) of (H, W, 3) uint8 images of any size."""
-        squares = np.stack([square_thumbnail(image, self.image_size) for image in images])
-        return image_embeddings(self.model, normalise(squares))
+    def encode_images(self, images: Sequence[Picture]) -> ImageTokens:
+        """Embeddings of (H, W, 3) uint8 images of any size; with one tile each, one tensor."""
+        cut = [tiles(image, self.image_size, self.max_tiles) for image in images]
+        embedded = image_embeddings(self.model, normalise(np.concatenate(cut)))
+        if self.max_tiles == 1:
+            return embedded
+        return [mine.flatten(0, 1) for mine in embedded.split([len(each) for each in cut])]
 
     def answer(
         self,

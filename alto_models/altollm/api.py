@@ -21,6 +21,7 @@ from alto_models import masks as mask_arithmetic
 from alto_models.altollm.answering import AltoLLM, Answer
 from alto_models.altollm.conversation import Signals, segment_prompt
 from alto_models.altollm.generation import Questions, Sampling
+from alto_models.altollm.network import ImageTokens
 from alto_models.altollm.segmenting import decode_answers
 from alto_models.data.files import BoolMask
 from alto_models.data.shards import Picture
@@ -208,9 +209,9 @@ class Segmenter:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _SeenImage:
-    """by_llm: (1, image tokens, width). by_tokenizer: (1, C, F, F)."""
+    """by_llm: of the one image. by_tokenizer: (1, C, F, F)."""
 
-    by_llm: Tensor
+    by_llm: ImageTokens
     by_tokenizer: Tensor
 
 

@@ -73,9 +73,11 @@ class SupervisedLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """`loss` and figures to log, scalars.
 
-        pixels: (B, 3, S, S), normalised, one image a sequence. targets: of the mask loss, where there is one.
+        pixels: (tiles of all sequences in order, 3, S, S), normalised, one image a sequence.
+        targets: of the mask loss, where there is one.
         """
-        scores = score_answers(self.model, image_embeddings(self.model, pixels), batch)
+        image = image_embeddings(self.model, pixels).flatten(0, 1).split(batch.image_tokens)
+        scores = score_answers(self.model, image, batch)
         figures = {"loss": scores.loss, "token_accuracy": scores.token_accuracy}
         if self._mask_loss is None or targets is None:
             return figures

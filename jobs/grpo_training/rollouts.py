@@ -12,6 +12,7 @@ from alto_models.altollm.answering import AltoLLM
 from alto_models.altollm.conversation import segment_prompt
 from alto_models.altollm.generation import MAX_TEXT_TOKENS, Questions, Sampling
 from alto_models.altollm.grpo import advantages
+from alto_models.altollm.network import ImageTokens
 from alto_models.altollm.rewards import Reward, reward
 from alto_models.altollm.scoring import Group
 from alto_models.altollm.segmenting import decode_answers
@@ -48,13 +49,13 @@ class Sample:
 class Rollout:
     """Answers of the policy as it was when they were sampled: P samples, N = P x group size answers of T tokens.
 
-    image: (P, image tokens, width). advantages: (N,). figures: to log. Log-probabilities are (N, T):
+    image: of each sample. advantages: (N,). figures: to log. Log-probabilities are (N, T):
     old_log_probs of the sampling policy, None until its first update is computed, which gives them;
     reference_log_probs None without a reference.
     """
 
     samples: Sequence[Sample]
-    image: Tensor
+    image: ImageTokens
     groups: Sequence[Group]
     advantages: Tensor
     figures: dict[str, Tensor]
@@ -114,7 +115,7 @@ class RolloutMaker:
         weights = np.array([self.config.no_target_weight if one.no_target else 1.0 for one in records])
         return records[int(rng.choice(len(records), p=weights / weights.sum()))]
 
-    def _sample_answers(self, samples: Sequence[Sample], image: Tensor, index: int) -> list[Group]:
+    def _sample_answers(self, samples: Sequence[Sample], image: ImageTokens, index: int) -> list[Group]:
         config, llm = self.config, self.llm
         prefixes = llm.prefixes(image)
         prompts = [self._prompt(*each) for each in zip(samples, prefixes, strict=True)]
