@@ -7,7 +7,7 @@ alone: every branch is scored exactly as in a conversation of its own, while the
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -53,8 +53,12 @@ class PackedBatch:
 
     def to(self, device: torch.device) -> Self:
         """All tensors on `device`, copied without waiting for it."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.type is Tensor}
-        return replace(self, **{name: to_device(tensor, device) for name, tensor in tensors.items()})
+        moved: dict[str, Any] = {
+            field.name: to_device(getattr(self, field.name), device)
+            for field in fields(self)
+            if field.type is Tensor
+        }
+        return replace(self, **moved)
 
     def attention_mask(self) -> Tensor:
         """(B, 1, T, T) bool: True where the token (row) may look at another (column)."""
