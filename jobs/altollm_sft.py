@@ -7,9 +7,10 @@ measured on the `val` split, beside the starting point.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from alto_models.altollm.answering import AltoLLM
@@ -26,7 +27,7 @@ from alto_models.altollm.evaluation import HeldOut, evaluate, spread
 from alto_models.altollm.examples import join_examples, read_mask_codes
 from alto_models.altollm.mask_loss import MaskLoss
 from alto_models.altollm.network import ImageTokensError, NetworkConfig, build_network, grow_vocabulary
-from alto_models.altollm.optimizer import build_optimizer
+from alto_models.altollm.optimizer import OptimizerName, build_optimizer
 from alto_models.altollm.parts import PARTS, Part, checkpoint_gradients, freeze
 from alto_models.altollm.supervised import SupervisedLoss
 from alto_models.altollm.vocabulary import build_word_tokenizer
@@ -52,6 +53,7 @@ class Config(BatchConfig, TrainingConfig):
     frozen: frozenset[Part] = Field(description="parts that stay as they are")
     gradient_checkpointing: bool = Field(description="less memory for a third more time")
     sample_every: int = Field(gt=0, description="steps between answers to the same few val questions")
+    optimizer: OptimizerName = Field(description="muon cannot be combined with training.deepspeed")
     evaluated_images: int = Field(gt=0, description="of the val split, at most")
     max_malformed_share: float = Field(ge=0, le=1, description="of answers, for training_health")
     network: NetworkConfig = Field(description="sizes where base_weights holds no language model")
@@ -62,6 +64,14 @@ class Config(BatchConfig, TrainingConfig):
         if frozen == set(PARTS):
             raise ValueError("all parts are frozen: nothing is left to train")
         return frozen
+
+    @model_validator(mode="after")
+    def _optimizer_can_be_shared_out(self) -> Self:
+        if self.training.deepspeed is not None and self.optimizer == "muon":
+            raise ValueError(
+                "DeepSpeed shares out flattened weights and muon needs whole matrices: set optimizer to adamw"
+            )
+        return self
 
 
 def run(config: Config, context: StageContext) -> StageReport:
@@ -143,7 +153,7 @@ def train(
         config,
         context,
         llm.model,
-        build_optimizer(llm.model, config.weight_decay),
+        build_optimizer(llm.model, config.weight_decay, name=config.optimizer),
         images_per_step=config.images_per_step,
         draw=draw,
         forward=forward,

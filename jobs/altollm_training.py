@@ -1,9 +1,10 @@
 """How the stages of ALToLLM compute a training step: settings they share, and the run itself."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from pathlib import Path
+from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 from torch.optim import Optimizer
 
@@ -15,18 +16,33 @@ from jobs.runner.context import JobConfig, StageContext
 
 PassT = TypeVar("PassT")
 
+DEEPSPEED_FOLDER = Path("infra/deepspeed")  # of the project, where every job runs
+
 
 class TrainingSettings(BaseModel):
     """
     precision: of matrix products.
     images_per_pass: images of one forward pass in one process, null for its whole share of a step; gradients
         of the passes are averaged.
+    deepspeed: share out optimizer state (zero1), gradients (zero2) and weights (zero3) over the processes, as
+        infra/deepspeed/<name>.json says; null: all of them whole in every process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     precision: Precision
     images_per_pass: int | None = Field(gt=0)
+    deepspeed: Literal["zero1", "zero2", "zero3"] | None
+
+    @model_validator(mode="after")
+    def _precision_fits(self) -> Self:
+        if self.deepspeed is not None and self.precision == "fp16":
+            raise ValueError("with deepspeed, precision is fp32 or bf16")
+        return self
+
+    @property
+    def deepspeed_settings(self) -> Path | None:
+        return None if self.deepspeed is None else DEEPSPEED_FOLDER / f"{self.deepspeed}.json"
 
 
 class TrainingConfig(JobConfig):
@@ -69,6 +85,7 @@ def train(
         log_every=log_every,
         passes=len(places),
         precision=config.training.precision,
+        deepspeed=config.training.deepspeed_settings,
     )
     first = training.restore()
     upcoming = (one for step in range(first, config.steps) for one in draw(step, places))

@@ -7,7 +7,7 @@ late, in time for no checkpoint to hold what a bad one has done.
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,35 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from alto_models.training.averaging import AveragedWeights
-from alto_models.training.precision import Precision, autocast
-from alto_models.training.processes import (
-    average_gradients,
-    mean_over_processes,
-    process_rank,
-)
-from alto_models.training.resume import restore_training_state, save_training_state
+from alto_models.training.engine import Engine, PlainEngine
+from alto_models.training.engine import StepResult as StepResult
+from alto_models.training.precision import Precision
+from alto_models.training.processes import mean_over_processes
 from alto_models.training.schedule import LearningRate, set_learning_rate
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite; the message names the step and the samples of its batch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepResult:
-    """What the forward pass of one step gives.
-
-    loss: scalar to minimise.
-    samples: ids of the batch's samples, for the error message when the loss is not finite.
-    figures: scalars to log; kept as tensors, so that nothing waits for the device between log points.
-    after_update: called once the optimizer has moved, for what may not change before the backward pass.
-    """
-
-    loss: Tensor
-    samples: Sequence[str]
-    figures: Mapping[str, Tensor] = field(default_factory=dict)
-    after_update: Callable[[], None] = lambda: None
 
 
 class ProgressBar(Protocol):
@@ -59,9 +39,11 @@ class Training:
         pass it is), so that a resumed run draws what the interrupted one would have drawn.
     folder: where training checkpoints live, every `save_every` steps; seen by all processes, written by the first.
     precision: of matrix products; fp16 scales the loss, and waits for the device once a step to do so.
+    deepspeed: path of the JSON file for training on DeepSpeed's ZeRO, None for whole weights in every process.
     ema_decay: if given, the trained weights end as their exponential moving average.
     max_norm: gradient clipping.
-    log: (steps done, figures averaged since the last call and over processes), every `log_every` steps.
+    log: (steps done, figures averaged since the last call and over processes), every `log_every` steps;
+        the model can be used there.
     """
 
     model: nn.Module
@@ -74,31 +56,51 @@ class Training:
     log: Callable[[int, Mapping[str, float]], None]
     passes: int = 1
     precision: Precision = "fp32"
+    deepspeed: Path | None = None
     ema_decay: float | None = None
     log_every: int = 20
     max_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        self._parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
-        self._device = self._parameters[0].device
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self.precision == "fp16")
-        decay = self.ema_decay
-        self._average = None if decay is None else AveragedWeights(self._parameters, decay)
+        self._engine = self._start_engine()
         # Figures of the steps since the last log point; part of a checkpoint, so that curves resume, too.
         self._recent: list[Mapping[str, Tensor]] = []
         self._unchecked: list[_StepLoss] = []
 
+    def _start_engine(self) -> Engine:
+        if self.deepspeed is None:
+            return PlainEngine(
+                self.model,
+                self.optimizer,
+                self.forward,
+                folder=self.folder,
+                passes=self.passes,
+                precision=self.precision,
+                max_norm=self.max_norm,
+                ema_decay=self.ema_decay,
+            )
+        from alto_models.training.zero import ZeroEngine
+
+        if self.ema_decay is not None:
+            raise ValueError("averaged weights are kept whole, beside whole weights: not with DeepSpeed")
+        return ZeroEngine(
+            self.model,
+            self.optimizer,
+            self.forward,
+            settings=self.deepspeed,
+            folder=self.folder,
+            passes=self.passes,
+            precision=self.precision,
+            max_norm=self.max_norm,
+        )
+
     def restore(self) -> int:
         """Go back to the last checkpoint, if there is one; returns the number of steps done."""
-        restored = restore_training_state(self.folder, self.model, self.optimizer)
+        restored = self._engine.restore()
         if restored is None:
             return 0
-        step, extra = restored
+        step, self._recent[:] = restored
         print(f"going on after step {step} of {self.total_steps}", file=sys.stderr)
-        self._recent[:] = extra["recent"]
-        self._scaler.load_state_dict(extra["scaler"])
-        if self._average is not None:
-            self._average.restore(extra["average"])
         return step
 
     def run(self, first_step: int, progress: ProgressBar) -> None:
@@ -110,28 +112,22 @@ class Training:
             self._recent.append(self._step(step))
             done = step + 1
             if done % self.log_every == 0 or done == self.total_steps:
-                self.log(done, _means(self._recent))
+                figures = _means(self._recent)
+                with self._engine.whole_weights():
+                    self.log(done, figures)
                 self._recent.clear()
             if done % self.save_every == 0 or done == self.total_steps:
                 self._check_losses()
-                self._save(done)
+                self._engine.save(done, _over_processes(self._recent))
             progress.update(1)
-        if self._average is not None:
-            self._average.apply()
+        self._engine.finish()
 
     def _step(self, step: int) -> Mapping[str, Tensor]:
-        set_learning_rate(self.optimizer, self.learning_rate.at(step, self.total_steps))
-        self.optimizer.zero_grad(set_to_none=True)
-        results = [self._pass(step) for _ in range(self.passes)]
-        average_gradients(self._parameters)
-        self._scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.max_norm)
+        set_learning_rate(self._engine.optimizer, self.learning_rate.at(step, self.total_steps))
+        results = [self._engine.run_pass(step) for _ in range(self.passes)]
         self._check_losses()
         self._unchecked.append(_StepLoss(step, results))
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        if self._average is not None:
-            self._average.update(step)
+        norm = self._engine.update(step)
         for result in results:
             result.after_update()
         figures = _stacked_means(
@@ -139,25 +135,10 @@ class Training:
         )
         return {"gradient_norm": norm, **figures}
 
-    def _pass(self, step: int) -> StepResult:
-        with autocast(self.precision, self._device):
-            result = self.forward(step)
-        self._scaler.scale(result.loss / self.passes).backward()
-        return result
-
     def _check_losses(self) -> None:
         for loss in self._unchecked:
             loss.check()
         self._unchecked.clear()
-
-    def _save(self, done: int) -> None:
-        recent = _over_processes(self._recent)
-        if process_rank() > 0:
-            return
-        extra = {"recent": recent, "scaler": self._scaler.state_dict()}
-        if self._average is not None:
-            extra["average"] = self._average.values
-        save_training_state(self.folder, done, self.model, self.optimizer, extra)
 
 
 class _StepLoss:

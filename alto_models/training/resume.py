@@ -32,7 +32,7 @@ def save_training_state(
         "step": step,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "random": _random_state(),
+        "random": random_state(),
         "extra": dict(extra or {}),
     }
     replace_atomically(folder / TRAINING_STATE_FILE, lambda path: torch.save(state, path))
@@ -51,11 +51,11 @@ def restore_training_state(
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"], strict=True)
     optimizer.load_state_dict(state["optimizer"])
-    _set_random_state(state["random"])
+    set_random_state(state["random"])
     return state["step"], state["extra"]
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
@@ -68,7 +68,7 @@ def _random_state() -> dict[str, Any]:
     return state
 
 
-def _set_random_state(state: Mapping[str, Any]) -> None:
+def set_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))

@@ -39,6 +39,8 @@ def run_from_command_line(stage: str) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--partition", help="partition key, for a partitioned stage (see partitions.yaml)")
+    # DeepSpeed's launcher adds it; LOCAL_RANK in the environment says the same.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     try:
         run(StageAddress(stage, arguments.partition))

@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from data_contracts.errors import InputError
+from jobs import altollm_sft
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.processes import launch_command
+from jobs.runner.worker import parse_config
 from tests.jobs.tokenized_records import write_tokenized_records
 from tests.jobs.tokenizer_example import SEED, merged, parameters
 
 STEPS = 10
 CHANGES: dict[str, Any] = {
+    "optimizer": "adamw",
     "steps": STEPS,
     "save_every": 4,
     "images_per_step": 4,
@@ -92,7 +98,27 @@ def single(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.slow
-def test_two_processes_and_several_passes_train_like_one(single: JobSpec, inputs: dict[str, Path]) -> None:
-    two = job(single.work.parent / "two", inputs, processes=2, training={"images_per_pass": 1})
+@pytest.mark.parametrize("deepspeed", [None, "zero3"])
+def test_two_processes_and_several_passes_train_like_one(
+    single: JobSpec, inputs: dict[str, Path], deepspeed: str | None
+) -> None:
+    training = {"images_per_pass": 1, "deepspeed": deepspeed}
+    two = job(single.work.parent / f"two_{deepspeed}", inputs, processes=2, training=training)
     assert_same_training(single, trained(two))
     assert not list(two.work.glob("process_*"))
+    expected, found = (load_file(spec.staging / "model.safetensors") for spec in (single, two))
+    assert expected.keys() == found.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"optimizer": "muon", "training": {"deepspeed": "zero1"}}, "set optimizer to adamw"),
+        ({"optimizer": "adamw", "training": {"deepspeed": "zero1", "precision": "fp16"}}, "fp32 or bf16"),
+    ],
+)
+def test_what_deepspeed_cannot_do_is_refused(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        parse_config(altollm_sft.Config, "altollm_sft", merged(parameters("altollm_sft"), changes))
