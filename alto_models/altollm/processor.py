@@ -34,7 +34,8 @@ def tiles(image_HW3: NDArray[np.uint8], side: int, max_tiles: int) -> NDArray[np
     if max_tiles == 1:
         return square_thumbnail(image_HW3, side)[None]
     _require_image(image_HW3)
-    columns, rows = tile_grid(*image_HW3.shape[:2], side, max_tiles)
+    height, width = image_HW3.shape[:2]
+    columns, rows = tile_grid(height, width, side, max_tiles)
     resized = _resized(image_HW3, columns * side, rows * side)
     cut = resized.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
     if len(cut) == 1:
