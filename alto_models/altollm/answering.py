@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -28,16 +29,26 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """text: without mask tokens. codes: of the first mask, () if there is none; length: how many.
+    """text: without mask tokens. masks: the codes of each mask in it.
 
-    no_target: says that there is no such object. malformed: neither a mask nor that, or never ended.
+    no_target: says that there is no such object. malformed: neither a mask nor that, or a mask or the answer did not
+    end. (So is an answer in plain words to another question; its `text` is what counts.)
     """
 
     text: str
-    codes: tuple[int, ...]
-    length: int
+    masks: tuple[tuple[int, ...], ...]
     no_target: bool
     malformed: bool
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """Of the first mask, () if there is none."""
+        return self.masks[0] if self.masks else ()
+
+    @property
+    def length(self) -> int:
+        """Of the first mask, in codes."""
+        return len(self.codes)
 
 
 class AltoLLM:
@@ -49,6 +60,7 @@ class AltoLLM:
         self.tokenizer = tokenizer
         self.template = Template.of(tokenizer)
         self.vocabulary = MaskVocabulary.of(tokenizer)
+        self._code_of = {token: code for code, token in enumerate(self.vocabulary.codes)}
         self.grammar = MaskGrammar(tokenizer, self.vocabulary, model.config.text_config.vocab_size)
         self.turn_end = token_id(tokenizer, self.template.turn_end)
         self.prefix = lru_cache(self._prefix)  # of the number of image tokens
@@ -133,23 +145,28 @@ class AltoLLM:
     def read(self, ids: Sequence[int]) -> Answer:
         """What the token ids of one answer say."""
         vocabulary = self.vocabulary
-        code_of = {token: code for code, token in enumerate(vocabulary.codes)}
-        codes: tuple[int, ...] = ()
-        closed = False
-        if vocabulary.start in ids:
-            rest = list(ids[ids.index(vocabulary.start) + 1 :])
-            closed = vocabulary.end in rest
-            inside = rest[: rest.index(vocabulary.end)] if closed else rest
-            codes = tuple(code_of[token] for token in inside if token in code_of)
-            closed = closed and 0 < len(codes) == len(inside)
+        spans = self._spans(ids)
+        masks = tuple(codes for codes in spans if codes)
         hidden = {*vocabulary.codes, vocabulary.start, vocabulary.end, self.turn_end}
         text = self.tokenizer.decode([token for token in ids if token not in hidden])
         ended = bool(ids) and ids[-1] == self.turn_end
-        no_target = ended and not codes and is_no_target(text)
+        no_target = ended and not spans and is_no_target(text)
+        well_formed = bool(masks) and len(masks) == len(spans)
         return Answer(
             text=text,
-            codes=codes if closed else (),
-            length=len(codes) if closed else 0,
+            masks=masks,
             no_target=no_target,
-            malformed=not ended or not (closed or no_target),
+            malformed=not ended or not (well_formed or no_target),
         )
+
+    def _spans(self, ids: Sequence[int]) -> list[tuple[int, ...]]:
+        """The codes of every mask begun; () where it was not closed, or holds none, or something else."""
+        vocabulary = self.vocabulary
+        starts = [place for place, token in enumerate(ids) if token == vocabulary.start]
+        spans = []
+        for first, stop in pairwise([*starts, len(ids)]):
+            inside = list(takewhile(lambda token: token != vocabulary.end, ids[first + 1 : stop]))
+            closed = first + 1 + len(inside) < stop
+            codes = tuple(self._code_of[token] for token in inside if token in self._code_of)
+            spans.append(codes if closed and len(codes) == len(inside) else ())
+        return spans

@@ -269,7 +269,7 @@ def test_size_classes_follow_the_share_of_the_image() -> None:
 def says(
     text: str, codes: tuple[int, ...] = (), *, no_target: bool = False, malformed: bool = False
 ) -> Answer:
-    return Answer(text=text, codes=codes, length=len(codes), no_target=no_target, malformed=malformed)
+    return Answer(text=text, masks=(codes,) if codes else (), no_target=no_target, malformed=malformed)
 
 
 @dataclass

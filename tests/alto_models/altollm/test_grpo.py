@@ -84,7 +84,7 @@ def test_what_follows_the_end_of_an_answer_changes_nothing() -> None:
 
 
 def answer(codes: int, *, no_target: bool = False, malformed: bool = False) -> Answer:
-    return Answer(text="", codes=(1,) * codes, length=codes, no_target=no_target, malformed=malformed)
+    return Answer(text="", masks=((1,) * codes,) if codes else (), no_target=no_target, malformed=malformed)
 
 
 def overlap(intersection: int, union: int, predicted: int, target: int) -> Overlap:
