@@ -9,7 +9,7 @@ from alto_models.metrics import Overlap
 
 
 class RewardWeights(BaseModel):
-    """reward = IoU + well_formed x (is it) + length x (max_length - codes), the last for masks of adaptive length."""
+    """reward = IoU + well_formed x (is it) + length x (max_length - codes), the last with adaptive prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,15 +34,18 @@ def reward(
 ) -> Reward:
     """Reward of one answer.
 
-    overlap: of its mask with the target, both at the image's own size. Where there is no target, saying so
-    has IoU 1. A malformed answer earns nothing, and one without a mask has no length to be rewarded for.
+    overlap: of its mask with the target, both at the image's own size. Where there is no target, saying so has
+    IoU 1 and is the briefest answer, and a mask earns nothing for brevity: else brevity would reward masks of what
+    is not there, and the model unlearn to refuse. A malformed answer earns nothing.
     adaptive: the prompt asked for an adaptive length; otherwise a mask is well formed with `max_length` codes only,
     or brevity learned from adaptive prompts would spread to the others.
     """
     if answer.malformed:
         return Reward(0.0, 0.0, 0.0)
-    if not answer.codes:
-        return Reward(overlap.iou, weights.well_formed, 0.0)
-    shorter = max_length - answer.length
-    well_formed = weights.well_formed if adaptive or not shorter else 0.0
-    return Reward(overlap.iou, well_formed, weights.length * shorter if adaptive else 0.0)
+    well_formed = adaptive or not answer.codes or answer.length == max_length
+    brief = adaptive and bool(answer.codes) == bool(overlap.target_area)
+    return Reward(
+        iou=overlap.iou,
+        well_formed=weights.well_formed if well_formed else 0.0,
+        length=weights.length * (max_length - answer.length) if brief else 0.0,
+    )

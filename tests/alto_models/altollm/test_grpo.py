@@ -96,9 +96,9 @@ def overlap(intersection: int, union: int, predicted: int, target: int) -> Overl
     [
         (answer(6), overlap(30, 60, 40, 50), Reward(0.5, 0.1, 0.1)),
         (answer(16), overlap(30, 60, 40, 50), Reward(0.5, 0.1, 0.0)),
-        (answer(0, no_target=True), overlap(0, 0, 0, 0), Reward(1.0, 0.1, 0.0)),
+        (answer(0, no_target=True), overlap(0, 0, 0, 0), Reward(1.0, 0.1, 0.16)),
         (answer(0, no_target=True), overlap(0, 50, 0, 50), Reward(0.0, 0.1, 0.0)),
-        (answer(6), overlap(0, 40, 40, 0), Reward(0.0, 0.1, 0.1)),
+        (answer(6), overlap(0, 40, 40, 0), Reward(0.0, 0.1, 0.0)),
         (answer(0, malformed=True), overlap(0, 50, 0, 50), Reward(0.0, 0.0, 0.0)),
         (answer(0, malformed=True), overlap(0, 0, 0, 0), Reward(0.0, 0.0, 0.0)),
     ],
