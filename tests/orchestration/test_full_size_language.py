@@ -32,18 +32,16 @@ GPU_BYTES = 80e9
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """processes, zero_stage: that the memory is estimated for."""
+    """billions: of parameters, published."""
 
     profile: str
     published: InternVLChat
     billions: float
-    processes: int
-    zero_stage: int
 
 
 CASES = [
-    Case(profile="single_gpu", published=INTERNVL2_5_1B, billions=0.938, processes=1, zero_stage=1),
-    Case(profile="paper", published=INTERNVL2_5_8B, billions=8.08, processes=8, zero_stage=2),
+    Case(profile="single_gpu", published=INTERNVL2_5_1B, billions=0.938),
+    Case(profile="paper", published=INTERNVL2_5_8B, billions=8.08),
 ]
 
 
@@ -59,9 +57,13 @@ class FullSize:
         root = Path(__file__).resolve().parents[2]
         return yaml.safe_load(render_profile(root, self.case.profile))[stage]
 
-    def a_process(self, total: int) -> int:
-        assert total % self.case.processes == 0
-        return total // self.case.processes
+    def processes(self, stage: str) -> int:
+        return self.settings("resources")["processes"].get(stage, 1)
+
+    def a_process(self, stage: str, total: str) -> int:
+        count, rest = divmod(self.settings(stage)[total], self.processes(stage))
+        assert not rest
+        return count
 
 
 def tokenizer_of(size: int) -> PreTrainedTokenizerFast:
@@ -110,14 +112,17 @@ def kept_bytes(model: torch.nn.Module, forward: Callable[[], Tensor]) -> tuple[i
 def estimated_bytes(parameters: int, processes: int, stage: int) -> float:
     """Weights, gradients and AdamW's state on one GPU, bfloat16 with float32 copies: Rajbhandari et al., "ZeRO" (2020).
 
-    Shared out are: stage 1 the float32 state (weights, momentum, variance), stage 2 gradients, too, stage 3 all.
+    Shared out are: stage 0 nothing, stage 1 the float32 state (weights, momentum, variance), stage 2 gradients, too,
+    stage 3 all.
     """
     weights, gradients, state = 2 * parameters, 2 * parameters, 12 * parameters
     if stage == 3:
         weights /= processes
     if stage >= 2:
         gradients /= processes
-    return weights + gradients + state / processes
+    if stage >= 1:
+        state /= processes
+    return weights + gradients + state
 
 
 def test_published_sizes_with_the_mask_vocabulary(full_size: FullSize) -> None:
@@ -136,7 +141,8 @@ def test_published_sizes_with_the_mask_vocabulary(full_size: FullSize) -> None:
 def test_a_supervised_pass_of_one_process(full_size: FullSize) -> None:
     llm, settings = full_size.llm, full_size.settings("altollm_sft")
     images = settings["training"]["images_per_pass"]
-    assert full_size.a_process(settings["images_per_step"]) % images == 0
+    assert full_size.a_process("altollm_sft", "images_per_step") % images == 0
+    assert settings["gradient_checkpointing"]
     answer = [*llm.vocabulary.encode(range(LONGEST)), llm.turn_end]
     branch = Branch(ids=[*PROMPT, *answer], prompt_length=len(PROMPT))
     prefix = llm.prefix(llm.model.config.image_seq_length)
@@ -152,17 +158,17 @@ def test_a_supervised_pass_of_one_process(full_size: FullSize) -> None:
         loss.backward()
     assert all(parameter.grad is not None for parameter in llm.model.model.language_model.parameters())
     llm.model.zero_grad()
-    case = full_size.case
-    states = estimated_bytes(llm.model.num_parameters(), case.processes, case.zero_stage)
+    zero_stage = int((settings["training"]["deepspeed"] or "zero0").removeprefix("zero"))
+    states = estimated_bytes(llm.model.num_parameters(), full_size.processes("altollm_sft"), zero_stage)
     print(
-        f"{case.profile}: SFT {states / 1e9:.1f} GB of states, {activations / 1e9:.1f} GB kept for backward"
+        f"{full_size.case.profile}: SFT {states / 1e9:.1f} GB of states, {activations / 1e9:.1f} GB kept for backward"
     )
     assert states + activations < 0.9 * GPU_BYTES
 
 
 def test_scoring_a_rollout_of_one_process(full_size: FullSize) -> None:
     llm, settings = full_size.llm, full_size.settings("altollm_grpo")
-    prompts = full_size.a_process(settings["prompts_per_step"])
+    prompts = full_size.a_process("altollm_grpo", "prompts_per_step")
     answers = [[*llm.vocabulary.encode(range(LONGEST)), llm.turn_end]] * settings["group_size"]
     image = torch.empty(
         prompts, 256, llm.model.config.text_config.hidden_size, device="meta", dtype=torch.bfloat16
