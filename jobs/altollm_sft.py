@@ -24,7 +24,7 @@ from alto_models.altollm.conversation import (
     segment_prompt,
 )
 from alto_models.altollm.evaluation import HeldOut, evaluate, spread
-from alto_models.altollm.examples import join_examples, read_mask_codes
+from alto_models.altollm.examples import join_examples, read_mask_codes, refuse_signals
 from alto_models.altollm.mask_loss import MaskLoss
 from alto_models.altollm.network import ImageTokensError, NetworkConfig, build_network, grow_vocabulary
 from alto_models.altollm.optimizer import OptimizerName, build_optimizer
@@ -83,9 +83,11 @@ def run(config: Config, context: StageContext) -> StageReport:
     llm.to(device)
     llm.max_tiles = config.max_tiles
     codes = read_mask_codes(context.inputs["mask_tokens"])
-    examples = join_examples(images, codes, llm.vocabulary, Signals(llm.tokenizer))
+    signals = Signals(llm.tokenizer)
+    examples = join_examples(images, codes, llm.vocabulary, signals)
     batches = SupervisedBatches(config, llm, images, examples, context.seed)
     val = ReferringImages(context.inputs["prepare_referring"], "val")
+    refuse_signals(val, signals)
     held_out = HeldOut.of(spread(val, config.evaluated_images), mask_tokenizer)
     before = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
 

@@ -89,13 +89,14 @@ def join_examples(
     Raises InputError naming the record where a mask has no codes, or codes that the vocabulary lacks, or an expression
     holds a signal.
     """
+    refuse_signals(images, signals)
     joined = []
     for index in range(len(images)):
         source, image_id = images.name(index)
         examples = []
         for record in images.records(index):
             try:
-                examples.append(_example(record, codes.get((source, record.record_id)), vocabulary, signals))
+                examples.append(_example(record, codes.get((source, record.record_id)), vocabulary))
             except InputError as error:
                 raise InputError(f"record {record.record_id} of {source}: {error}") from None
         if examples:
@@ -105,17 +106,23 @@ def join_examples(
     return joined
 
 
+def refuse_signals(images: ReferringImages, signals: Signals) -> None:
+    """Raises InputError naming a record with an expression that holds a signal."""
+    for index in range(len(images)):
+        for record in images.records(index):
+            for text in record.expressions:
+                if (signal := signals.first_in(text)) is not None:
+                    raise InputError(
+                        f"record {record.record_id} of {images.name(index)[0]}: the expression {text!r} holds "
+                        f"{signal!r}, which the model reads as a signal: take it out"
+                    )
+
+
 def _example(
     record: ReferringRecord,
     coded: tuple[tuple[int, ...], int] | None,
     vocabulary: MaskVocabulary,
-    signals: Signals,
 ) -> Example:
-    for text in record.expressions:
-        if (signal := signals.first_in(text)) is not None:
-            raise InputError(
-                f"the expression {text!r} holds {signal!r}, which the model reads as a signal: take it out"
-            )
     if record.rle is None:
         coded = ((), 0)
     elif coded is None:
