@@ -70,13 +70,14 @@ class BatchConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedBatch:
-    """samples: a name a sequence. pixels: (tiles of all, 3, S, S), normalised.
+    """samples: a name a sequence. pixels: (tiles of all, 3, S, S), normalised. tiles: of each sequence.
 
     left_out: records `max_tokens` had no room for. targets: what mask loss compares with, None without it.
     """
 
     samples: Sequence[str]
     pixels: Tensor
+    tiles: Sequence[int]
     packed: PackedBatch
     left_out: int
     targets: MaskTargets | None
@@ -152,6 +153,7 @@ class SupervisedBatches:
         return SupervisedBatch(
             samples=[each.name for each in drawn],
             pixels=normalise(np.concatenate([each.tiles for each in drawn])),
+            tiles=[len(each.tiles) for each in drawn],
             packed=packed,
             left_out=sum(each.left_out for each in drawn),
             targets=self._targets(drawn, packed) if self._config.mask_loss.weight else None,

@@ -170,7 +170,7 @@ def train(
 def score(objective: SupervisedLoss, batch: SupervisedBatch) -> dict[str, Tensor]:
     """Raises InputError naming the sample whose image has another number of tokens than its sequence."""
     try:
-        return objective(batch.pixels, batch.packed, batch.targets)
+        return objective(batch.pixels, batch.packed, batch.targets, batch.tiles)
     except ImageTokensError as error:
         raise InputError(f"{batch.samples[error.row]}: {error}") from error
 

@@ -1,5 +1,6 @@
 """Cross-entropy of the answers in packed sequences."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,14 +70,19 @@ class SupervisedLoss(nn.Module):
         self._mask_loss = mask_loss
 
     def forward(
-        self, pixels: Tensor, batch: PackedBatch, targets: MaskTargets | None = None
+        self,
+        pixels: Tensor,
+        batch: PackedBatch,
+        targets: MaskTargets | None = None,
+        tiles: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
         """`loss` and figures to log, scalars.
 
-        pixels: (tiles of all sequences in order, 3, S, S), normalised, one image a sequence.
-        targets: of the mask loss, where there is one.
+        pixels: (tiles of all sequences in order, 3, S, S), normalised, one image a sequence. tiles: how many each has,
+        None for one. targets: of the mask loss, where there is one. Raises ImageTokensError as `hidden_states`.
         """
-        image = image_embeddings(self.model, pixels).flatten(0, 1).split(batch.image_tokens)
+        embeddings = image_embeddings(self.model, pixels)
+        image = [one.flatten(0, 1) for one in embeddings.split(list(tiles or [1] * len(pixels)))]
         scores = score_answers(self.model, image, batch)
         figures = {"loss": scores.loss, "token_accuracy": scores.token_accuracy}
         if self._mask_loss is None or targets is None:
