@@ -130,8 +130,9 @@ class ZeroEngine:
     def update(self, step: int) -> Tensor:
         self._engine.step()
         self._unfinished = False
+        norm = self._engine.get_global_grad_norm()  # None where no gradient has ever been finite
         return torch.as_tensor(
-            self._engine.get_global_grad_norm(), dtype=torch.float32, device=self._engine.device
+            torch.nan if norm is None else norm, dtype=torch.float32, device=self._engine.device
         )
 
     def save(self, done: int, recent: Sequence[Figures]) -> None:
