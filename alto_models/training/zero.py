@@ -253,6 +253,7 @@ def _initialize(model: nn.Module, optimizer: Optimizer, config: dict[str, Any]) 
         compatible["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on a launcher's variable
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
