@@ -21,6 +21,7 @@ from alto_models.metrics import overlap
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.whole_image import embed_whole_image
 from alto_models.training.precision import to_device
+from alto_models.training.processes import mean_over_processes, own_share, process_count, process_rank
 from data_contracts.errors import InputError
 from jobs.altollm_sampling import batch_of
 from jobs.grpo_training.settings import GrpoConfig
@@ -64,7 +65,10 @@ class Rollout:
 
 
 class RolloutMaker:
-    """Samples answers and rewards them. The images are encoded once, each prompt is read once."""
+    """Samples answers and rewards them. The images are encoded once, each prompt is read once.
+
+    Of several processes each takes its share of a step's prompts.
+    """
 
     def __init__(
         self,
@@ -81,7 +85,7 @@ class RolloutMaker:
         self.images = images
 
     def make(self, index: int) -> Rollout:
-        """The rollout of that number; a function of it, the seed and the policy's weights.
+        """This process's part of the rollout of that number; a function of it, the seed and the policy's weights.
 
         Raises InputError naming the sample whose prompt is too long, ArithmeticError naming the one whose reward
         is not finite.
@@ -101,10 +105,11 @@ class RolloutMaker:
         )
 
     def _samples(self, index: int) -> list[Sample]:
-        rng = np.random.default_rng([self.seed, 2, index])
+        places = batch_of(index, self.config.prompts_per_step, len(self.images), self.seed)
         chosen = []
-        for place in batch_of(index, self.config.prompts_per_step, len(self.images), self.seed):
-            image = self.images[place]
+        for place in own_share(len(places)):
+            rng = np.random.default_rng([self.seed, 2, index, place])
+            image = self.images[places[place]]
             record = self._draw_record(image.records, rng)
             expression = record.expressions[int(rng.integers(len(record.expressions)))]
             adaptive = bool(rng.random() < self.config.adaptive_share)
@@ -131,7 +136,7 @@ class RolloutMaker:
             Sampling(
                 temperature=config.temperature,
                 top_k=config.top_k,
-                generator=torch.Generator(llm.model.device).manual_seed(self.seed + index),
+                generator=torch.Generator(llm.model.device).manual_seed(self._sampling_seed(index)),
             ),
         )
         size = config.group_size
@@ -139,6 +144,10 @@ class RolloutMaker:
             Group(prompt=prompt, answers=answers[place * size : (place + 1) * size])
             for place, prompt in enumerate(prompts)
         ]
+
+    def _sampling_seed(self, index: int) -> int:
+        # No two processes share one; the factor keeps runs of nearby seeds apart.
+        return (self.seed * 1_000_003 + index) * process_count() + process_rank()
 
     def _prompt(self, sample: Sample, prefix: Sequence[int]) -> list[int]:
         llm = self.llm
@@ -179,14 +188,16 @@ class RolloutMaker:
         }
         for name, adaptive in (("mean_length", True), ("mean_full_length", False)):
             lengths = [
-                float(answer.length)
+                answer.length
                 for sample, group in zip(samples, answers, strict=True)
                 for answer in group
                 if answer.codes and sample.adaptive == adaptive
             ]
-            if lengths:
-                figures[name] = torch.tensor(lengths).mean()
-        return figures
+            # A process may have no such answer; the figure is there for all of them or for none.
+            total, count = mean_over_processes(torch.tensor([sum(lengths), len(lengths)]).float())
+            if count:
+                figures[name] = total / count
+        return {name: to_device(value, self.llm.model.device) for name, value in figures.items()}
 
 
 def _require_finite(totals: Tensor, samples: Sequence[Sample]) -> None:

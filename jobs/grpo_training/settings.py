@@ -14,7 +14,7 @@ class GrpoConfig(JobConfig):
     """A rollout (answers sampled, rewarded) serves `updates_per_rollout` optimizer steps, each with all of it."""
 
     steps: int = Field(gt=0, description="optimizer steps")
-    prompts_per_step: int = Field(gt=0, description="prompts of a rollout")
+    prompts_per_step: int = Field(gt=0, description="prompts of a rollout, over all processes")
     group_size: int = Field(gt=1, description="answers sampled for each prompt")
     updates_per_rollout: int = Field(
         gt=0, description="optimizer steps with the same answers; from the second on, the ratio is clipped"

@@ -38,14 +38,19 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def job(
     folder: Path, inputs: dict[str, Path], processes: int, training: dict[str, Any] | None = None
 ) -> JobSpec:
-    changes = CHANGES | {"training": training or {}}
+    return written("altollm_sft", folder, inputs, processes, CHANGES | {"training": training or {}})
+
+
+def written(
+    stage: str, folder: Path, inputs: dict[str, Path], processes: int, changes: dict[str, Any]
+) -> JobSpec:
     spec = JobSpec(
-        stage="altollm_sft",
+        stage=stage,
         partition=None,
         partition_items=(),
         profile="smoke",
         fingerprint="0" * 32,
-        parameters=merged(parameters("altollm_sft"), changes),
+        parameters=merged(parameters(stage), changes),
         seed=SEED,
         threads=1,
         processes=processes,
@@ -110,6 +115,18 @@ def test_two_processes_and_several_passes_train_like_one(
     assert expected.keys() == found.keys()
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values, atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+def test_grpo_shares_its_prompts_out_over_two_processes(single: JobSpec, inputs: dict[str, Path]) -> None:
+    changes = {"steps": 2, "prompts_per_step": 4, "kl_weight": 0.01, "evaluated_images": 1}
+    start = inputs | {"altollm_sft": single.staging}
+    two = trained(written("altollm_grpo", single.work.parent / "grpo", start, 2, changes))
+    assert {"loss", "reward", "iou", "malformed"} <= curve(two)[2].keys()
+    assert not list(two.work.glob("process_*"))
+    before, after = (load_file(spec.staging / "model.safetensors") for spec in (single, two))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize(

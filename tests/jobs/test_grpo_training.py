@@ -13,6 +13,7 @@ from alto_models.altollm import answering, generation
 from alto_models.altollm.answering import Answer
 from alto_models.altollm.rewards import Reward
 from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.training import processes
 from data_contracts.errors import InputError
 from jobs.altollm_grpo import Config
 from jobs.grpo_training import rollouts, training
@@ -153,3 +154,18 @@ def test_without_kl_there_is_no_reference(
     assert not made
     assert run.rollout is not None
     assert run.rollout.reference_log_probs is None
+
+
+def test_processes_share_the_prompts_of_a_step(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = optimisation(records, tmp_path / "whole", prompts_per_step=4).rollouts.make(5).samples
+    shared = []
+    for rank in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "process_count", lambda: 2)
+            patch.setattr(processes, "process_rank", lambda rank=rank: rank)
+            shared += optimisation(records, tmp_path / str(rank), prompts_per_step=4).rollouts._samples(5)
+    assert [(one.name, one.expression, one.adaptive) for one in shared] == [
+        (one.name, one.expression, one.adaptive) for one in whole
+    ]
