@@ -7,6 +7,7 @@ of which inputs it was made from, so that Dagster's own staleness agrees with `j
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -120,19 +121,29 @@ def report_checks(instance: dg.DagsterInstance, address: StageAddress, content: 
     target = AssetCheckEvaluationTargetMaterializationData(
         storage_id=event.storage_id, run_id=event.run_id, timestamp=event.timestamp
     )
+    # Of one run, Dagster keeps one evaluation of a check and partition, and it takes all events without a run for one:
+    # reported that way, the next evaluation of the partition would be refused.
+    run_id = str(uuid4())
     for check in check_results(content, address.stage):
-        instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(
-                asset_key=dg.AssetKey(address.stage),
-                check_name=str(check.check_name),
-                passed=check.passed,
-                description=check.description,
-                severity=check.severity,
-                metadata=check.metadata,
-                target_materialization_data=target,
-                partition=address.partition,
-            )
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(address.stage),
+            check_name=str(check.check_name),
+            passed=check.passed,
+            description=check.description,
+            severity=check.severity,
+            metadata=check.metadata,
+            target_materialization_data=target,
+            partition=address.partition,
         )
+        if address.partition is None:
+            instance.report_runless_asset_event(evaluation)
+            continue
+        event = dg.DagsterEvent(
+            event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
+            event_specific_data=evaluation,
+            job_name="dvc_repro",
+        )
+        instance.report_dagster_event(event, run_id=run_id)
 
 
 def sync_registration(
