@@ -138,12 +138,12 @@ def report_checks(instance: dg.DagsterInstance, address: StageAddress, content: 
         if address.partition is None:
             instance.report_runless_asset_event(evaluation)
             continue
-        event = dg.DagsterEvent(
+        reported = dg.DagsterEvent(
             event_type_value=dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
             event_specific_data=evaluation,
             job_name="dvc_repro",
         )
-        instance.report_dagster_event(event, run_id=run_id)
+        instance.report_dagster_event(reported, run_id=run_id)
 
 
 def sync_registration(
