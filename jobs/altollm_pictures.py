@@ -1,13 +1,14 @@
 """Pictures of the ALToLLM stages: training curves and sample answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from textwrap import fill
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alto_models.altollm.evaluation import Asked, Evaluation, HeldOut
+from alto_models.altollm.evaluation import Evaluation, HeldOut, evenly_spaced
 from alto_models.data.shards import Picture
 from jobs.runner.context import StageContext
 
@@ -22,11 +23,7 @@ _COLUMNS = 4
 
 def save_curves(context: StageContext) -> None:
     """pictures/curves.png: every logged figure over the steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     points = list(context.metric_log.read())
     names = sorted({name for point in points for name in point.values})
     figure, axes = pyplot.subplots(1, len(names), figsize=(3.2 * len(names), 2.6), squeeze=False)
@@ -41,12 +38,8 @@ def save_curves(context: StageContext) -> None:
 
 def save_samples(context: StageContext, held_out: HeldOut, evaluation: Evaluation) -> None:
     """pictures/samples.png: evenly spaced questions with the true outline (white) and the answer (magenta)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    chosen = _spread(evaluation.asked)
+    pyplot = _pyplot()
+    chosen = [evaluation.asked[place] for place in evenly_spaced(len(evaluation.asked), _SHOWN)]
     rows = -(-len(chosen) // _COLUMNS)
     figure, axes = pyplot.subplots(rows, _COLUMNS, figsize=(3 * _COLUMNS, 3.2 * rows), squeeze=False)
     for axis in axes.flat:
@@ -62,11 +55,7 @@ def save_samples(context: StageContext, held_out: HeldOut, evaluation: Evaluatio
 
 def save_progress(context: StageContext, held_out: HeldOut, masks_by_step: Mapping[int, list[Mask]]) -> None:
     """pictures/progress.png: the answers (magenta) to the same questions as training goes on, a row a step."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     columns, rows = len(held_out.questions), len(masks_by_step)
     figure, axes = pyplot.subplots(rows, columns, figsize=(2 * columns, 2.1 * rows), squeeze=False)
     for line, (step, masks) in zip(axes, masks_by_step.items(), strict=True):
@@ -89,16 +78,19 @@ def _show(axis: "Axes", picture: Picture, target: Mask, mask: Mask) -> None:
         axis.contour(target, levels=[0.5], colors="white", linewidths=1.2)
 
 
-def _spread(asked: Sequence[Asked]) -> list[Asked]:
-    places = np.linspace(0, len(asked) - 1, min(_SHOWN, len(asked))).round().astype(int)
-    return [asked[place] for place in places]
+def _pyplot() -> ModuleType:
+    """Drawing to files only; imported where it is needed, as it takes its time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def _save(figure: "Figure", context: StageContext, name: str) -> None:
-    from matplotlib import pyplot
-
     folder = context.output / "pictures"
     folder.mkdir(exist_ok=True)
     figure.tight_layout()
     figure.savefig(folder / name, dpi=90, metadata={"Software": None})
-    pyplot.close(figure)
+    _pyplot().close(figure)

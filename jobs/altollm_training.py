@@ -72,7 +72,9 @@ def train(
     watch: steps done, and those since the last point of the curves -> more figures for the point.
     """
     log_every = max(1, min(log_every, config.steps // 4))
-    places = own_passes(images_per_step, config.training.images_per_pass)
+    places = own_passes(
+        images_per_step, config.training.images_per_pass, "images_per_step or training.images_per_pass"
+    )
     training = Training(
         model=model,
         optimizer=optimizer,

@@ -18,10 +18,14 @@ from alto_models.tokenizer.whole_image import embed_whole_image
 IMAGES_A_BATCH = 16
 
 
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Up to `most` of the places 0..count - 1, first and last included."""
+    return [int(place) for place in np.linspace(0, count - 1, min(most, count)).round()]
+
+
 def spread(images: ReferringImages, most: int) -> list[ReferringImage]:
     """Up to `most` images, evenly from all (and so from every data set)."""
-    places = np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)
-    return [images[int(place)] for place in places]
+    return [images[place] for place in evenly_spaced(len(images), most)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +81,7 @@ class HeldOut:
 
     def few(self, most: int) -> "HeldOut":
         """Up to `most` of the questions, evenly from all."""
-        places = np.linspace(0, len(self.questions) - 1, min(most, len(self.questions))).round().astype(int)
-        chosen = [self.questions[int(place)] for place in places]
+        chosen = [self.questions[place] for place in evenly_spaced(len(self.questions), most)]
         images = [question.image_index for question in chosen]
         return HeldOut(
             images=[self.images[index] for index in images],

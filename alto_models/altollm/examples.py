@@ -1,6 +1,7 @@
 """Training examples of ALToLLM: referring records joined with the codes of their masks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -89,16 +90,14 @@ def join_examples(
     Raises InputError naming the record where a mask has no codes, or codes that the vocabulary lacks, or an expression
     holds a signal.
     """
-    refuse_signals(images, signals)
     joined = []
     for index in range(len(images)):
         source, image_id = images.name(index)
         examples = []
         for record in images.records(index):
-            try:
+            with _named(record, source):
+                _refuse_signals(record, signals)
                 examples.append(_example(record, codes.get((source, record.record_id)), vocabulary))
-            except InputError as error:
-                raise InputError(f"record {record.record_id} of {source}: {error}") from None
         if examples:
             joined.append(
                 ExampleImage(index=index, source=source, image_id=image_id, examples=tuple(examples))
@@ -109,13 +108,27 @@ def join_examples(
 def refuse_signals(images: ReferringImages, signals: Signals) -> None:
     """Raises InputError naming a record with an expression that holds a signal."""
     for index in range(len(images)):
+        source, _ = images.name(index)
         for record in images.records(index):
-            for text in record.expressions:
-                if (signal := signals.first_in(text)) is not None:
-                    raise InputError(
-                        f"record {record.record_id} of {images.name(index)[0]}: the expression {text!r} holds "
-                        f"{signal!r}, which the model reads as a signal: take it out"
-                    )
+            with _named(record, source):
+                _refuse_signals(record, signals)
+
+
+def _refuse_signals(record: ReferringRecord, signals: Signals) -> None:
+    for text in record.expressions:
+        if (signal := signals.first_in(text)) is not None:
+            raise InputError(
+                f"the expression {text!r} holds {signal!r}, which the model reads as a signal: take it out"
+            )
+
+
+@contextmanager
+def _named(record: ReferringRecord, source: str) -> Iterator[None]:
+    """What is wrong inside is said of the record."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"record {record.record_id} of {source}: {error}") from None
 
 
 def _example(

@@ -38,17 +38,18 @@ def own_share(total: int) -> range:
     return range(rank * size, (rank + 1) * size)
 
 
-def own_passes(total: int, most: int | None) -> list[range]:
+def own_passes(total: int, most: int | None, parameters: str) -> list[range]:
     """This process's part of 0..total-1, in forward passes of `most` each; None: in a single one.
 
+    parameters: where both are set, for the message.
     Raises InputError where the processes or the passes cannot be equal.
     """
     share = own_share(total)
     size = most or len(share)
     if len(share) % size:
         raise InputError(
-            f"{len(share)} samples a step in each of {process_count()} processes cannot be divided "
-            f"into passes of {size}"
+            f"params.yaml: {len(share)} samples a step in each of {process_count()} processes cannot be divided "
+            f"into passes of {size}; change {parameters}"
         )
     return [range(start, start + size) for start in range(share.start, share.stop, size)]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alto_models import masks as mask_arithmetic
-from alto_models.altollm.answering import AltoLLM
+from alto_models.altollm.answering import AltoLLM, Answer
 from alto_models.altollm.conversation import segment_prompt
 from alto_models.altollm.generation import MAX_TEXT_TOKENS, Questions, Sampling
 from alto_models.altollm.grpo import advantages
@@ -93,7 +93,8 @@ class RolloutMaker:
         samples = self._samples(index)
         image = self.llm.encode_images([sample.image.image for sample in samples])
         groups = self._sample_answers(samples, image, index)
-        rewards = [self._rewards(sample, group) for sample, group in zip(samples, groups, strict=True)]
+        answers = [[self.llm.read(ids) for ids in group.answers] for group in groups]
+        rewards = [self._rewards(sample, given) for sample, given in zip(samples, answers, strict=True)]
         totals = torch.tensor([[one.total for one in group] for group in rewards])
         _require_finite(totals, samples)
         return Rollout(
@@ -101,7 +102,7 @@ class RolloutMaker:
             image=image,
             groups=groups,
             advantages=to_device(advantages(totals, self.config.variant).flatten(), self.llm.model.device),
-            figures=self._figures(samples, groups, rewards),
+            figures=self._figures(samples, answers, rewards),
         )
 
     def _samples(self, index: int) -> list[Sample]:
@@ -163,8 +164,7 @@ class RolloutMaker:
             )
         return prompt
 
-    def _rewards(self, sample: Sample, group: Group) -> list[Reward]:
-        answers = [self.llm.read(ids) for ids in group.answers]
+    def _rewards(self, sample: Sample, answers: Sequence[Answer]) -> list[Reward]:
         picture = sample.image.image
         embedding = embed_whole_image(self.mask_tokenizer, [picture])
         masks = decode_answers(self.mask_tokenizer, embedding, picture.shape[:2], answers)
@@ -175,22 +175,24 @@ class RolloutMaker:
         ]
 
     def _figures(
-        self, samples: Sequence[Sample], groups: Sequence[Group], rewards: Sequence[Sequence[Reward]]
+        self,
+        samples: Sequence[Sample],
+        answers: Sequence[Sequence[Answer]],
+        rewards: Sequence[Sequence[Reward]],
     ) -> dict[str, Tensor]:
-        answers = [[self.llm.read(ids) for ids in group.answers] for group in groups]
         every = [one for group in rewards for one in group]
         figures = {
             "reward": torch.tensor([one.total for one in every]).mean(),
             "iou": torch.tensor([one.iou for one in every]).mean(),
             "malformed": torch.tensor(
-                [float(answer.malformed) for group in answers for answer in group]
+                [float(answer.malformed) for given in answers for answer in given]
             ).mean(),
         }
         for name, adaptive in (("mean_length", True), ("mean_full_length", False)):
             lengths = [
                 answer.length
-                for sample, group in zip(samples, answers, strict=True)
-                for answer in group
+                for sample, given in zip(samples, answers, strict=True)
+                for answer in given
                 if answer.codes and sample.adaptive == adaptive
             ]
             # A process may have no such answer; the figure is there for all of them or for none.

@@ -9,6 +9,7 @@ import torch
 from alto_models.altollm.answering import AltoLLM
 from alto_models.altollm.evaluation import Evaluation, HeldOut, evaluate, spread
 from alto_models.altollm.grpo import grpo_loss
+from alto_models.altollm.parts import freeze
 from alto_models.altollm.reference import ReferenceWeights, language_parameters
 from alto_models.altollm.scoring import AnswerLogProbs, answer_log_probs
 from alto_models.altollm.vocabulary import padding_id
@@ -72,10 +73,8 @@ class Optimisation:
         self.rollouts = RolloutMaker(config, context.seed, llm, mask_tokenizer, images)
         self.rollout: Rollout | None = None
         self.reference = ReferenceWeights(llm.model) if config.kl_weight else None
-        llm.model.requires_grad_(False)
+        freeze(llm.model, ("vision_tower", "projector"))
         self.trained = language_parameters(llm.model)
-        for parameter in self.trained:
-            parameter.requires_grad_(True)
 
     def run(self) -> None:
         config = self.config

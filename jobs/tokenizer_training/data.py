@@ -11,8 +11,7 @@ from alto_models.tokenizer.evaluation import View, held_out_views
 from alto_models.tokenizer.interface import TokenizerSizes
 from alto_models.tokenizer.stage1 import BatchTensors
 from alto_models.training.precision import own_device
-from alto_models.training.processes import own_share, process_count
-from data_contracts.errors import InputError
+from alto_models.training.processes import own_passes
 from jobs.runner.context import StageContext
 
 # Held-out crops are the same in every stage, whatever the seed of the training run.
@@ -64,18 +63,14 @@ class TrainingBatches:
         images = MaskImages(context.inputs["prepare_sa1b"], "train")
         self._reader = CropReader(images, config.settings(tokenizer), context.seed)
         self._step_crops = config.crops_per_step
-        self._own = own_share(config.crops_per_step)
-        self._crops_per_pass = crops_per_pass or len(self._own)
-        if len(self._own) % self._crops_per_pass:
-            raise InputError(
-                f"params.yaml: {len(self._own)} crops a step in each of {process_count()} processes cannot be "
-                f"divided into passes of {crops_per_pass}; change crops.crops_per_step or training.crops_per_pass"
-            )
+        self._passes = own_passes(
+            config.crops_per_step, crops_per_pass, "crops.crops_per_step or training.crops_per_pass"
+        )
 
     @property
     def passes(self) -> int:
         """Forward passes of a step in this process."""
-        return len(self._own) // self._crops_per_pass
+        return len(self._passes)
 
     def at(self, step: int) -> BatchTensors:
         """All crops of a step, whichever process takes them, on the processor."""
@@ -87,8 +82,7 @@ class TrainingBatches:
 
         def read(index: int) -> BatchTensors:
             step, turn = divmod(index, self.passes)
-            begin = self._own.start + turn * self._crops_per_pass
-            return self._read(step, range(begin, begin + self._crops_per_pass), device)
+            return self._read(step, self._passes[turn], device)
 
         return prefetched(read, range(first * self.passes, stop * self.passes))
 

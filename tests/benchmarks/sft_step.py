@@ -15,7 +15,6 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from alto_models.altollm.conversation import mask_answer_ids
-from alto_models.altollm.network import NetworkConfig
 from alto_models.altollm.optimizer import build_optimizer
 from alto_models.altollm.packing import Branch, pack
 from alto_models.altollm.processor import normalise, square_thumbnail
@@ -25,6 +24,7 @@ from alto_models.masks import Rle, encode
 from alto_models.tokenizer.config import ConvPixelEncoderConfig, TokenizerConfig
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.whole_image import mask_grids
+from tests.benchmarks import language_models
 from tests.benchmarks.harness import arguments, interleaved, machine, milliseconds, publish, ratio, table
 from tests.benchmarks.language_models import SMALL, LanguageModelSize, mask_prompts, pictures, untrained
 
@@ -45,17 +45,8 @@ class StepSize:
 # Tokens and image sizes as published, networks far smaller, the language model 12 times the mask encoder as in the
 # profile `single_gpu`.
 REDUCED = StepSize(
-    models=LanguageModelSize(
-        name="published numbers of tokens",
-        network=NetworkConfig(
-            image_size=256,
-            vision_width=64,
-            vision_layers=4,
-            vision_mlp_width=256,
-            text_width=320,
-            text_layers=6,
-            text_mlp_width=1024,
-        ),
+    models=replace(
+        language_models.REDUCED,
         masks=TokenizerConfig(
             mask_size=256,
             grid=16,
@@ -65,8 +56,6 @@ REDUCED = StepSize(
             codebook_size=1024,
             pixel_encoder=ConvPixelEncoderConfig(image_size=256),
         ),
-        group_size=1,
-        prompts=1,
     ),
     images=2,
     records=6,

@@ -3,25 +3,15 @@
 import numpy as np
 import torch
 
-from alto_models.altollm.network import NetworkConfig
 from alto_models.tokenizer.config import TokenizerConfig
 from alto_models.tokenizer.whole_image import mask_grids
+from tests.alto_models.altollm.tiny import NETWORK
 from tests.benchmarks import grpo_step, questions_per_image, sft_step
 from tests.benchmarks.language_models import LanguageModelSize, mask_prompts, pictures, untrained
 
 TINY = LanguageModelSize(
     name="tiny",
-    network=NetworkConfig(
-        image_size=32,
-        vision_width=16,
-        vision_layers=1,
-        vision_heads=2,
-        vision_mlp_width=16,
-        text_width=24,
-        text_layers=2,
-        text_heads=2,
-        text_mlp_width=32,
-    ),
+    network=NETWORK,
     masks=TokenizerConfig(
         mask_size=16,
         grid=2,

@@ -1,8 +1,5 @@
 """Training of ALToLLM in two processes, started by torchrun as a person or the runner starts it."""
 
-import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +10,10 @@ from safetensors.torch import load_file
 from data_contracts.errors import InputError
 from jobs import altollm_sft
 from jobs.runner.job_spec import JobSpec
-from jobs.runner.processes import launch_command
 from jobs.runner.worker import parse_config
+from tests.jobs.stage_processes import curve, train, written
 from tests.jobs.tokenized_records import write_tokenized_records
-from tests.jobs.tokenizer_example import SEED, merged, parameters
+from tests.jobs.tokenizer_example import merged, parameters
 
 STEPS = 10
 CHANGES: dict[str, Any] = {
@@ -41,51 +38,10 @@ def job(
     return written("altollm_sft", folder, inputs, processes, CHANGES | {"training": training or {}})
 
 
-def written(
-    stage: str, folder: Path, inputs: dict[str, Path], processes: int, changes: dict[str, Any]
-) -> JobSpec:
-    spec = JobSpec(
-        stage=stage,
-        partition=None,
-        partition_items=(),
-        profile="smoke",
-        fingerprint="0" * 32,
-        parameters=merged(parameters(stage), changes),
-        seed=SEED,
-        threads=1,
-        processes=processes,
-        inputs=inputs,
-        input_hashes={},
-        work=folder,
-    )
-    spec.write()
-    return spec
-
-
-def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
-
-
-def train(spec: JobSpec) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        launch_command(spec),
-        env=environment(spec.work),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
 def trained(spec: JobSpec) -> JobSpec:
     finished = train(spec)
     assert finished.returncode == 0, finished.stderr
     return spec
-
-
-def curve(spec: JobSpec) -> dict[int, dict[str, float]]:
-    points = [json.loads(line) for line in (spec.state / "metrics.jsonl").read_text().splitlines()]
-    return {point.pop("step"): point for point in points}
 
 
 def assert_same_training(one: JobSpec, other: JobSpec) -> None:

@@ -1,6 +1,5 @@
 """Training of the tokenizer in two processes, started by torchrun as a person or the runner starts it."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,8 @@ import pytest
 
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.processes import launch_command
-from tests.jobs.tokenizer_example import SEED, merged, parameters, write_prepared_masks
+from tests.jobs.stage_processes import curve, environment, train, written
+from tests.jobs.tokenizer_example import write_prepared_masks
 
 STEPS = 20
 CHANGES: dict[str, Any] = {
@@ -30,42 +30,7 @@ def job(folder: Path, processes: int, changes: dict[str, Any] = CHANGES) -> JobS
     prepared = folder.parent / "prepared"
     if not prepared.exists():
         write_prepared_masks(prepared, train=12)
-    spec = JobSpec(
-        stage="tokenizer_stage1",
-        partition=None,
-        partition_items=(),
-        profile="smoke",
-        fingerprint="0" * 32,
-        parameters=merged(parameters("tokenizer_stage1"), changes),
-        seed=SEED,
-        threads=1,
-        processes=processes,
-        inputs={"prepare_sa1b": prepared},
-        input_hashes={},
-        work=folder,
-    )
-    spec.write()
-    return spec
-
-
-def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
-
-
-def train(spec: JobSpec) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        launch_command(spec),
-        env=environment(spec.work),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
-def curve(spec: JobSpec) -> dict[int, dict[str, float]]:
-    points = [json.loads(line) for line in (spec.state / "metrics.jsonl").read_text().splitlines()]
-    return {point.pop("step"): point for point in points}
+    return written("tokenizer_stage1", folder, {"prepare_sa1b": prepared}, processes, changes)
 
 
 def assert_same_training(one: JobSpec, other: JobSpec) -> None:

@@ -62,7 +62,7 @@ def run(
         save_every=3,
         log=lambda step, figures: log.append((step, figures)),
         log_every=2,
-        passes=len(own_passes(SAMPLES, samples_per_pass)),
+        passes=len(own_passes(SAMPLES, samples_per_pass, "SAMPLES")),
         precision=precision,
         deepspeed=ROOT / f"infra/deepspeed/{stage}.json" if stage else None,
     )
@@ -78,7 +78,7 @@ class Forward:
 
     def __init__(self, model: nn.Module, samples_per_pass: int | None, bad_step: int | None) -> None:
         self.model = model
-        self.passes = own_passes(SAMPLES, samples_per_pass)
+        self.passes = own_passes(SAMPLES, samples_per_pass, "SAMPLES")
         self.calls = 0
         self.bad_step = bad_step
 
