@@ -1,83 +1,140 @@
 """Arrow schemas of the prepared data: one for masks (SA-1B), one for referring records.
 
-Both hold one row an image, so that an image is stored and read once for all its masks. Masks are
-compressed COCO run-length encodings of the image's own size (`pycocotools` string form, ASCII).
-Boxes are `[x, y, width, height]` in pixels, computed from the runs.
+Both hold one row an image, so that an image is stored and read once for all its masks. Every field says
+what it means, and in which unit, in its metadata; `docs/data.md` shows them all.
+
+A row is consistent in itself: `width` and `height` are those of the stored image, and its masks are
+compressed COCO run-length encodings (`pycocotools` string form, ASCII) of that same size. Boxes, areas and
+boundary lengths are computed from these runs. Where images are stored smaller than published, only
+`original_width` and `original_height` tell.
 """
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
-BOX = pa.list_(pa.float32(), 4)
+
+def described(
+    name: str, kind: pa.DataType, description: str, unit: str | None = None, nullable: bool = False
+) -> pa.Field:
+    """A field with its meaning, and its unit where it has one, as metadata."""
+    metadata = {"description": description} | ({"unit": unit} if unit else {})
+    return pa.field(name, kind, nullable=nullable, metadata=metadata)
+
+
+def _item(kind: pa.DataType, description: str, unit: str | None = None) -> pa.Field:
+    return described("item", kind, description, unit, nullable=True)
+
+
+BOX = pa.list_(_item(pa.float32(), "x, y, width and height in this order", "pixels"), 4)
+
+
+def _counts(description: str, nullable: bool = False) -> pa.Field:
+    return described("counts", pa.string(), description, "compressed COCO RLE", nullable)
+
 
 MASK = pa.struct(
     [
-        pa.field("mask_id", pa.string(), nullable=False),
-        pa.field("counts", pa.string(), nullable=False),
-        pa.field("box", BOX, nullable=False),
-        pa.field("area", pa.int64(), nullable=False),
-        pa.field("boundary_length", pa.int64(), nullable=False),
-        pa.field("predicted_iou", pa.float32()),
-        pa.field("stability_score", pa.float32()),
+        described("mask_id", pa.string(), "the publisher's id, unique within the image"),
+        _counts("runs of the mask, of the size of the stored image"),
+        described("box", BOX, "smallest box around the mask: x, y, width, height", "pixels"),
+        described("area", pa.int64(), "pixels in the mask", "pixels"),
+        described(
+            "boundary_length",
+            pa.int64(),
+            "pixels of the mask with one of their four neighbours outside it",
+            "pixels",
+        ),
+        described(
+            "predicted_iou",
+            pa.float32(),
+            "the IoU that the model behind the data set expected of its mask",
+            "0 to about 1",
+            nullable=True,
+        ),
+        described(
+            "stability_score",
+            pa.float32(),
+            "IoU of the mask at a higher and a lower threshold of its logits",
+            "0 to 1",
+            nullable=True,
+        ),
     ]
 )
 
 IMAGE_FIELDS = [
-    pa.field("image_id", pa.string(), nullable=False),
-    pa.field("source", pa.string(), nullable=False),
-    pa.field("split", pa.string(), nullable=False),
-    pa.field("width", pa.int32(), nullable=False),
-    pa.field("height", pa.int32(), nullable=False),
-    pa.field("image_sha256", pa.string(), nullable=False),
-    pa.field("image", pa.binary(), nullable=False),
+    described("image_id", pa.string(), "the publisher's id, unique within the partition"),
+    described("source", pa.string(), "partition the row was prepared in"),
+    described("split", pa.string(), "the publisher's split, or train and held_out chosen by hash of the id"),
+    described("width", pa.int32(), "of the stored image and of its masks", "pixels"),
+    described("height", pa.int32(), "of the stored image and of its masks", "pixels"),
+    described("original_width", pa.int32(), "of the published image", "pixels"),
+    described("original_height", pa.int32(), "of the published image", "pixels"),
+    described("image_sha256", pa.string(), "SHA-256 of the published file, however it is stored", "hex"),
+    described(
+        "image", pa.binary(), "the image file; EXIF orientation is not to be applied", "JPEG, PNG or WebP"
+    ),
 ]
 
 MASKS_SCHEMA = pa.schema(
-    [*IMAGE_FIELDS, pa.field("masks", pa.list_(MASK), nullable=False)],
+    [
+        *IMAGE_FIELDS,
+        described(
+            "largest_mask_share",
+            pa.float32(),
+            "area of the largest mask over the square of the image's longer side; 0 without masks",
+            "0 to 1",
+        ),
+        described("masks", pa.list_(_item(MASK, "one mask")), "accepted masks of the image"),
+    ],
     metadata={"schema": "masks", "version": SCHEMA_VERSION},
 )
 
 INSTANCE = pa.struct(
     [
-        pa.field("instance_id", pa.string(), nullable=False),
-        pa.field("category", pa.string()),
-        pa.field("counts", pa.string(), nullable=False),
-        pa.field("box", BOX, nullable=False),
-        pa.field("area", pa.int64(), nullable=False),
+        described("instance_id", pa.string(), "the publisher's id of the annotation"),
+        described("category", pa.string(), "name of the object's category", nullable=True),
+        _counts("runs of the instance, of the size of the stored image"),
+        described("box", BOX, "smallest box around the instance: x, y, width, height", "pixels"),
+        described("area", pa.int64(), "pixels of the instance", "pixels"),
     ]
 )
 
 RECORD = pa.struct(
     [
-        pa.field("record_id", pa.string(), nullable=False),
-        pa.field("expressions", pa.list_(pa.string()), nullable=False),
-        pa.field("no_target", pa.bool_(), nullable=False),
-        # The union of the instances; null where no_target.
-        pa.field("counts", pa.string()),
-        pa.field("area", pa.int64(), nullable=False),
-        pa.field("boundary_length", pa.int64(), nullable=False),
-        pa.field("instances", pa.list_(INSTANCE), nullable=False),
+        described("record_id", pa.string(), "the publisher's id of the reference"),
+        described("expressions", pa.list_(_item(pa.string(), "one way to say it")), "what is asked for"),
+        described("no_target", pa.bool_(), "whether the expressions mean nothing in the image"),
+        _counts("runs of the union of the instances; null where there is no target", nullable=True),
+        described("area", pa.int64(), "pixels of the union", "pixels"),
+        described(
+            "boundary_length",
+            pa.int64(),
+            "pixels of the union with one of their four neighbours outside it",
+            "pixels",
+        ),
+        described("instances", pa.list_(_item(INSTANCE, "one instance")), "objects the expressions mean"),
     ]
 )
 
 REFERRING_SCHEMA = pa.schema(
-    [*IMAGE_FIELDS, pa.field("records", pa.list_(RECORD), nullable=False)],
+    [
+        *IMAGE_FIELDS,
+        described("records", pa.list_(_item(RECORD, "one record")), "accepted records of the image"),
+    ],
     metadata={"schema": "referring", "version": SCHEMA_VERSION},
 )
 
 QUARANTINE_SCHEMA = pa.schema(
     [
-        # What was rejected: an "image" (with all its rows), a "mask" or a "record".
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("source_file", pa.string(), nullable=False),
-        pa.field("row_id", pa.string(), nullable=False),
-        pa.field("image_id", pa.string()),
-        pa.field("rule", pa.string(), nullable=False),
-        pa.field("value", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        # How many rows (masks or records) this rejection stands for; an image stands for all of its rows.
-        pa.field("rows", pa.int64(), nullable=False),
+        described("kind", pa.string(), "what was rejected: an image with all its rows, a mask or a record"),
+        described("source_file", pa.string(), "file it was read from"),
+        described("row_id", pa.string(), "id of what was rejected"),
+        described("image_id", pa.string(), "image it belongs to", nullable=True),
+        described("rule", pa.string(), "first rule of the contract that it breaks"),
+        described("value", pa.string(), "what broke the rule"),
+        described("reason", pa.string(), "why the rule exists"),
+        described("rows", pa.int64(), "masks or records it stands for; an image for all it holds", "rows"),
     ],
     metadata={"schema": "quarantine", "version": SCHEMA_VERSION},
 )

@@ -38,6 +38,8 @@ def image_fields(image: MeasuredImage, source: str, split: str) -> Row:
         "split": split,
         "width": width,
         "height": height,
+        "original_width": width,
+        "original_height": height,
         "image_sha256": hashlib.sha256(image.raw.data).hexdigest(),
         "image": image.raw.data,
     }

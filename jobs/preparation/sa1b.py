@@ -23,8 +23,10 @@ def _shard_rows(
         for row in rows
         for mask in row.masks
     ]
-    split = split_by_hash(image.raw.image_id, held_out_share)
-    return [image_fields(image, source, split) | {"masks": masks}]
+    fields = image_fields(image, source, split_by_hash(image.raw.image_id, held_out_share))
+    largest = max((mask["area"] for mask in masks), default=0)
+    share = largest / max(fields["width"], fields["height"]) ** 2
+    return [fields | {"largest_mask_share": share, "masks": masks}]
 
 
 SA1B = Kind(

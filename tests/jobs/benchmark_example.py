@@ -74,6 +74,8 @@ def image_row(number: int) -> dict:
         "split": "val",
         "width": WIDTH,
         "height": HEIGHT,
+        "original_width": WIDTH,
+        "original_height": HEIGHT,
         "image_sha256": "0" * 64,
         "image": encoded.getvalue(),
         "records": [

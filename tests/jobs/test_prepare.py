@@ -391,6 +391,9 @@ def test_real_sa1b_is_accepted_whole_and_exact(tmp_path: Path) -> None:
     assert report.figures["rows_quarantined"] == 0
     for shard in output.glob("shard-*.parquet"):
         assert pq.read_schema(shard).equals(MASKS_SCHEMA)
+        for row in pq.read_table(shard).to_pylist():
+            largest = max(truth[mask["mask_id"]]["area"] for mask in row["masks"])
+            assert row["largest_mask_share"] == pytest.approx(largest / max(row["width"], row["height"]) ** 2)
     for image in MaskImages(output):
         for mask in image.masks[::10]:
             published = coco.decode(truth[mask.mask_id]["segmentation"])

@@ -42,7 +42,9 @@ def write_prepared_masks(folder: Path, train: int = 6, held_out: int = 3) -> Pat
     for number in range(train + held_out):
         masks = [disc(14 + number, 15, 9), disc(30, 34 - number, 7)]
         row = image_row(number, "train" if number < train else "held_out", masks)
-        rows.append(row | {"masks": [mask_row(mask, place) for place, mask in enumerate(masks)]})
+        share = max(int(mask.sum()) for mask in masks) / SIDE**2
+        mask_rows = [mask_row(mask, place) for place, mask in enumerate(masks)]
+        rows.append(row | {"masks": mask_rows, "largest_mask_share": share})
     return write(folder, "batch", rows, MASKS_SCHEMA)
 
 
@@ -90,6 +92,8 @@ def image_row(number: int, split: str, masks: list[np.ndarray]) -> dict[str, Any
         "split": split,
         "width": SIDE,
         "height": SIDE,
+        "original_width": SIDE,
+        "original_height": SIDE,
         "image_sha256": "",
         "image": file.getvalue(),
     }

@@ -51,6 +51,8 @@ def image_row(number: int, split: str) -> dict[str, Any]:
         "split": split,
         "width": WIDTH,
         "height": HEIGHT,
+        "original_width": WIDTH,
+        "original_height": HEIGHT,
         "image_sha256": "",
         "image": png(picture(number)),
     }
@@ -73,7 +75,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 mask_fields(rectangle(*sides)) | {"mask_id": f"{number}-{i}", "boundary_length": 1}
                 for i, sides in enumerate(RECTANGLES)
             ]
-            rows.append(image_row(number, "held_out" if number == 4 else "train") | {"masks": masks})
+            row = image_row(number, "held_out" if number == 4 else "train")
+            share = max(mask["area"] for mask in masks) / max(HEIGHT, WIDTH) ** 2
+            rows.append(row | {"masks": masks, "largest_mask_share": share})
         path = folder / f"batch_{shard}" / "shard-00000.parquet"
         path.parent.mkdir()
         pq.write_table(pa.Table.from_pylist(rows, schema=MASKS_SCHEMA), path)
