@@ -4,7 +4,11 @@ Its folder then holds `dataset.json` (the format's name) beside
 - `refer`: `refs(unc).p`, `instances.json`, `images/`;
 - `grefcoco`: `grefs(unc).json`, `instances.json`, `images/`;
 - `alto_jsonl`: `data_seg.json`, `anns/`, `images/`, `masks/`;
-- `coco_instances`: `instances.json`, `images/`.
+- `coco_instances`: `instances.json`, `images/`;
+- `psalm`: `NAME/NAME_SPLIT.json`, `images/`;
+- `reason_seg`: `SPLIT/NAME.json` beside `SPLIT/NAME.jpg`, `explanatory/train.json`;
+- `refcocom`: `annotations/SPLIT.json`, `masks/`, `images/`;
+- `multi_class`: `ade.jsonl` (or another), images and masks where it says.
 """
 
 from pydantic import Field

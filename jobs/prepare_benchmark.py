@@ -17,7 +17,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     """Prepare the benchmark of the partition."""
     settings = settings_of(config.benchmarks, "prepare_benchmark.benchmarks", context.partition)
     folder = context.inputs["acquire_benchmark"] / (context.partition or "")
-    return prepare(REFERRING, folder, settings.held_out_share, config.contract, context)
+    return prepare(REFERRING, folder, settings.held_out_share, config.contract, context, settings.selection)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     """Prepare the data set of the partition."""
     settings = settings_of(config.datasets, "prepare_referring.datasets", context.partition)
     folder = context.inputs["acquire_referring"] / (context.partition or "")
-    return prepare(REFERRING, folder, settings.held_out_share, config.contract, context)
+    return prepare(REFERRING, folder, settings.held_out_share, config.contract, context, settings.selection)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ _REQUIRED: dict[Format, tuple[str, ...]] = {
     "grefcoco": ("grefs(*).json", "instances.json"),
     "alto_jsonl": ("data_seg.json",),
     "coco_instances": ("instances.json",),
+    "psalm": ("*/*_*.json",),
+    "reason_seg": ("*/*.json", "*/*.jpg"),
+    "refcocom": ("annotations/*.json", "masks/*.png"),
+    "multi_class": ("*.jsonl",),
 }
 
 

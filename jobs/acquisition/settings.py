@@ -9,7 +9,19 @@ from pydantic import Field, model_validator
 from jobs.runner.context import JobConfig
 from jobs.sample_scenes.scene import SceneConfig
 
-Format = Literal["sa1b", "refer", "grefcoco", "alto_jsonl", "coco_instances"]
+ReferringFormat = Literal[
+    "refer",
+    "grefcoco",
+    "alto_jsonl",
+    "coco_instances",
+    "psalm",
+    "reason_seg",
+    "refcocom",
+    "multi_class",
+]
+Format = Literal["sa1b"] | ReferringFormat
+# Formats that scenes can be drawn in.
+SAMPLED = ("refer", "grefcoco", "alto_jsonl")
 DATASET_FILE = "dataset.json"
 
 
@@ -44,8 +56,8 @@ class ExpressionCounts(JobConfig):
 class DatasetConfig(SourceConfig):
     """A data set of images with referring expressions."""
 
-    format: Literal["refer", "grefcoco", "alto_jsonl", "coco_instances"] = Field(
-        description="the publisher's layout; `coco_instances` from a folder only"
+    format: ReferringFormat = Field(
+        description=f"the publisher's layout; scenes are drawn as {', '.join(SAMPLED)} only"
     )
     images: int = Field(default=100, ge=1, description="scenes to draw")
     splits: dict[str, float] = Field(
@@ -55,10 +67,8 @@ class DatasetConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetConfig":
-        if self.source == "sample" and self.format == "coco_instances":
-            raise ValueError(
-                "format `coco_instances` has no expressions to sample: use it with `source: folder`"
-            )
+        if self.source == "sample" and self.format not in SAMPLED:
+            raise ValueError(f"format `{self.format}` is not drawn as samples: use it with `source: folder`")
         if abs(sum(self.splits.values()) - 1) > 1e-6 or min(self.splits.values()) < 0:
             raise ValueError(f"shares of `splits` must add up to 1, found {self.splits}")
         if self.format in ("refer", "alto_jsonl") and (

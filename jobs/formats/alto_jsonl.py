@@ -1,17 +1,13 @@
 """ALToLLM's training data: `data_seg.json` names jsonl files of image, mask PNG and conversation."""
 
-import io
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from alto_models import masks as mask_arithmetic
 from data_contracts.errors import InputError
+from jobs.formats.mask_png import read_mask_png
 from jobs.formats.raw import (
     Fields,
     ProblemError,
@@ -20,18 +16,18 @@ from jobs.formats.raw import (
     RawMask,
     RawRow,
     Text,
-    identifier_of,
     load_json_file,
+    named_or,
     parse_fields,
     parse_json,
     printable,
     read_bytes,
     safe_path,
+    text_of,
+    unnamed_image,
 )
+from jobs.formats.selection import WHOLE, Selection
 
-# The masks are antialiased; a pixel belongs to one from half grey on.
-MASK_THRESHOLD = 128
-MASK_PIXEL_LIMIT = 100_000_000
 # The format knows no splits, only named sets; a set of this name is not for training.
 VALIDATION = "val"
 REFERENCE = re.compile(r"<ref>(.*?)</ref>", re.DOTALL)
@@ -60,13 +56,17 @@ class JsonlLine(NamedTuple):
     row: Any
 
 
-def open_alto_jsonl(folder: Path) -> RawDataset:
-    """All sets `data_seg.json` names. Raises InputError where it or a jsonl file cannot be read."""
+def open_alto_jsonl(folder: Path, selection: Selection = WHOLE) -> RawDataset:
+    """The sets that `data_seg.json` names, which stand for splits in a selection.
+
+    Raises InputError where it or a jsonl file cannot be read.
+    """
+    selection.refuse(folder, "alto_jsonl", "annotations")
     index_path = folder / "data_seg.json"
     index = load_json_file(index_path)
     if not isinstance(index, dict):
         raise InputError(f"{index_path}: an object of data sets expected")
-    rows_of_image: dict[tuple[Path, str], list[JsonlLine]] = defaultdict(list)
+    found: list[tuple[str | None, tuple[Path, JsonlLine]]] = []
     for name, entry in index.items():
         try:
             fields = parse_fields(SourceEntry, entry)
@@ -81,8 +81,12 @@ def open_alto_jsonl(folder: Path) -> RawDataset:
                     VALIDATION if name == VALIDATION else None,
                     _parse_line(line),
                 )
-                rows_of_image[(root, identifier_of(item.row, "image", item.row_id))].append(item)
-    return RawDataset(len(rows_of_image), _read_images(rows_of_image))
+                found.append((name, (root, item)))
+    chosen, others = selection.rows_of_splits(found, index_path)
+    rows_of_image: dict[tuple[Path, str], list[JsonlLine]] = defaultdict(list)
+    for root, item in chosen:
+        rows_of_image[(root, named_or(item.row, "image", item.row_id))].append(item)
+    return RawDataset(len(rows_of_image), _read_images(folder, rows_of_image), others)
 
 
 def _located(folder: Path, fields: SourceEntry) -> tuple[Path, Path]:
@@ -100,15 +104,20 @@ def _parse_line(line: bytes) -> Any:
         return error
 
 
-def _read_images(rows_of_image: dict[tuple[Path, str], list[JsonlLine]]) -> Iterator[RawImage]:
+def _read_images(folder: Path, rows_of_image: dict[tuple[Path, str], list[JsonlLine]]) -> Iterator[RawImage]:
     for (root, image), lines in rows_of_image.items():
+        # Sets with roots of their own may name different images alike.
+        image_id = image if root == folder else f"{root.relative_to(folder).as_posix()}/{image}"
         rows = tuple(_read_row(line, root) for line in lines)
+        if text_of(lines[0].row, "image") is None:
+            yield unnamed_image(image_id, image, rows)
+            continue
         try:
             data = read_bytes(safe_path(root, image), "image_exists")
         except ProblemError as error:
-            yield RawImage(image_id=image, source_file=image, rows=rows, problem=error.problem)
+            yield RawImage(image_id=image_id, source_file=image, rows=rows, problem=error.problem)
         else:
-            yield RawImage(image_id=image, source_file=image, rows=rows, data=data)
+            yield RawImage(image_id=image_id, source_file=image, rows=rows, data=data)
 
 
 def _read_row(line: JsonlLine, root: Path) -> RawRow:
@@ -119,20 +128,8 @@ def _read_row(line: JsonlLine, root: Path) -> RawRow:
         expressions = [text for turn in fields.conversations for text in REFERENCE.findall(turn.value)]
         mask = RawMask(
             mask_id=fields.mask,
-            segmentation=_read_mask(read_bytes(safe_path(root, fields.mask), "mask_readable")),
+            segmentation=read_mask_png(safe_path(root, fields.mask)),
         )
     except ProblemError as error:
         return RawRow(row_id=line.row_id, split=line.split, problem=error.problem)
     return RawRow(row_id=line.row_id, split=line.split, masks=(mask,), expressions=tuple(expressions))
-
-
-def _read_mask(data: bytes) -> dict[str, Any]:
-    """COCO segmentation of a grey PNG. Raises ProblemError."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            if image.width * image.height > MASK_PIXEL_LIMIT:
-                raise ValueError(f"{image.width} x {image.height} pixels")
-            rle = mask_arithmetic.encode(np.asarray(image.convert("L")) >= MASK_THRESHOLD)
-    except Exception as error:  # decoders raise nearly anything for damaged bytes
-        raise ProblemError("mask_readable", error) from None
-    return {"size": [rle.height, rle.width], "counts": rle.counts}

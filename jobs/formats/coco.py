@@ -25,12 +25,17 @@ from jobs.formats.raw import (
     Text,
     as_box,
     identifier_of,
+    is_file,
     load_json_file,
     parse_fields,
     printable,
     read_bytes,
     safe_path,
 )
+from jobs.formats.selection import WHOLE, Selection
+
+# Folders that images are looked for in, below that of the data set: as people lay out COCO.
+IMAGE_PLACES = ("images", "", "train2014", "images/train2014")
 
 
 class CocoImage(Fields):
@@ -81,7 +86,7 @@ class CocoIndex:
             return RawMask(mask_id=annotation_id, problem=error.problem)
 
     def image(self, image_id: str, source_file: str, rows: tuple[RawRow, ...]) -> RawImage:
-        """The image with these rows; its file is looked for in `images/`, then beside instances.json."""
+        """The image with these rows; its file is looked for in IMAGE_PLACES."""
         try:
             if image_id not in self.images:
                 raise ProblemError("image_exists", f"image_id {image_id} is not in instances.json")
@@ -98,9 +103,9 @@ class CocoIndex:
 
 
 def read_image_file(folder: Path, file_name: str) -> bytes:
-    """Bytes of an image in `images/` or the folder itself. Raises ProblemError."""
-    in_images = safe_path(folder / "images", file_name)
-    return read_bytes(in_images if in_images.is_file() else safe_path(folder, file_name), "image_exists")
+    """Bytes of an image in one of IMAGE_PLACES. Raises ProblemError."""
+    paths = [safe_path(folder / place, file_name) for place in IMAGE_PLACES]
+    return read_bytes(next((path for path in paths if is_file(path)), paths[0]), "image_exists")
 
 
 def load_coco_index(path: Path, folder: Path) -> CocoIndex:
@@ -131,8 +136,9 @@ def _by_id(rows: Iterable[Any]) -> dict[str, Any]:
     return by_id
 
 
-def open_coco_instances(folder: Path) -> RawDataset:
+def open_coco_instances(folder: Path, selection: Selection = WHOLE) -> RawDataset:
     """One record per image and category; its masks are all instances of it, crowds included."""
+    selection.refuse(folder, "coco_instances", "annotations", "splits")
     index = load_coco_index(folder / "instances.json", folder)
     keys_of_image: dict[str, list[str]] = defaultdict(list)
     for key, row in index.annotations.items():

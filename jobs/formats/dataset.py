@@ -5,14 +5,17 @@ from pathlib import Path
 
 from data_contracts.errors import InputError
 from jobs.formats.raw import RawDataset, load_json_file
+from jobs.formats.selection import WHOLE, Selection
+
+Open = Callable[[Path, Selection], RawDataset]
 
 
-def open_dataset(folder: Path, formats: Mapping[str, Callable[[Path], RawDataset]]) -> RawDataset:
-    """Raises InputError where dataset.json is missing or names none of these formats, and where the
-    format's own index cannot be read."""
+def open_dataset(folder: Path, formats: Mapping[str, Open], selection: Selection = WHOLE) -> RawDataset:
+    """Raises InputError where dataset.json is missing or names none of these formats, where the format's
+    own index cannot be read, and where the folder has not what is selected."""
     path = folder / "dataset.json"
     content = load_json_file(path)
     name = content.get("format") if isinstance(content, dict) else None
     if not isinstance(name, str) or name not in formats:
         raise InputError(f"{path}: format {name!r} is not one this stage reads ({', '.join(formats)})")
-    return formats[name](folder)
+    return formats[name](folder, selection)

@@ -66,12 +66,19 @@ class RawImage:
     problem: Problem | None = None
 
 
+def unnamed_image(image_id: str, source_file: str, rows: tuple[RawRow, ...]) -> RawImage:
+    """Rows, each with its problem, that do not even say of which image they are."""
+    return RawImage(image_id=image_id, source_file=source_file, rows=rows, problem=rows[0].problem)
+
+
 @dataclass(frozen=True)
 class RawDataset:
-    """images: read lazily, in a fixed order; count: how many, for the progress bar."""
+    """images: read lazily, in a fixed order; count: how many, for the progress bar.
+    rows_of_other_splits: rows that are there and were not asked for."""
 
     count: int
     images: Iterator[RawImage]
+    rows_of_other_splits: int = 0
 
 
 class Fields(BaseModel):
@@ -142,12 +149,32 @@ def identifier_of(row: object, key: str, fallback: str) -> str:
     return str(value) if type(value) is int and abs(value) < 2**63 else fallback
 
 
+def text_of(row: object, key: str) -> str | None:
+    """A text of a row that may be broken, None where it has none."""
+    value = row.get(key) if isinstance(row, Mapping) else None
+    return printable(value) if isinstance(value, str) else None
+
+
+def named_or(row: object, key: str, fallback: str) -> str:
+    """The text by which a row names something, else the fallback."""
+    name = text_of(row, key)
+    return fallback if name is None else name
+
+
 def safe_path(folder: Path, relative: str) -> Path:
     """folder / relative. Raises ProblemError "path_safe" where that could leave the folder."""
     pure = PurePosixPath(relative.replace("\\", "/"))
     if not relative or pure.is_absolute() or ".." in pure.parts or "\0" in relative:
         raise ProblemError("path_safe", repr(relative))
     return folder / pure
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path from outside is a file; one that no file system can hold is not."""
+    try:
+        return path.is_file()
+    except OSError:  # a name too long
+        return False
 
 
 def read_bytes(path: Path, rule: str) -> bytes:

@@ -19,7 +19,10 @@ from jobs.formats.raw import (
     identifier_of,
     load_json_file,
     parse_fields,
+    text_of,
+    unnamed_image,
 )
+from jobs.formats.selection import WHOLE, Selection
 
 NO_TARGET_IDS = ["-1"]
 
@@ -45,41 +48,44 @@ class GrefRow(Fields):
     sentences: list[Sentence]
 
 
-def open_refer(folder: Path) -> RawDataset:
-    """`refs(….p)` beside `instances.json`. Raises InputError unless there is exactly one of each."""
-    path = _only_file(folder, "refs*.p")
-    return _open(folder, path, load_plain_pickle(path), _refer_row)
+def open_refer(folder: Path, selection: Selection = WHOLE) -> RawDataset:
+    """`refs(….p)` beside `instances.json`. Raises InputError without either, and where several `.p` files
+    leave open which split (unc, google, umd) is meant."""
+    path = selection.one_of(sorted(folder.glob("refs*.p")), folder, "files refs*.p")
+    return _open(folder, path, load_plain_pickle(path), _refer_row, selection)
 
 
-def open_grefcoco(folder: Path) -> RawDataset:
-    """`grefs(….json)` beside `instances.json`. Raises InputError unless there is exactly one of each."""
-    path = _only_file(folder, "grefs*.json")
-    return _open(folder, path, load_json_file(path), _gref_row)
-
-
-def _only_file(folder: Path, pattern: str) -> Path:
-    paths = sorted(folder.glob(pattern))
-    if len(paths) != 1:
-        raise InputError(f"{folder}: {len(paths)} files {pattern}, one expected")
-    return paths[0]
+def open_grefcoco(folder: Path, selection: Selection = WHOLE) -> RawDataset:
+    """`grefs(….json)` beside `instances.json`. Raises InputError as open_refer."""
+    path = selection.one_of(sorted(folder.glob("grefs*.json")), folder, "files grefs*.json")
+    return _open(folder, path, load_json_file(path), _gref_row, selection)
 
 
 def _open(
-    folder: Path, path: Path, refs: Any, read_row: Callable[[Any, str, CocoIndex], RawRow]
+    folder: Path,
+    path: Path,
+    refs: Any,
+    read_row: Callable[[Any, str, CocoIndex], RawRow],
+    selection: Selection,
 ) -> RawDataset:
     if not isinstance(refs, list):
         raise InputError(f"{path}: a list of references expected, found {type(refs).__name__}")
     index = load_coco_index(folder / "instances.json", folder)
+    rows = ((text_of(ref, "split"), (number, ref)) for number, ref in enumerate(refs))
+    chosen, others = selection.rows_of_splits(rows, path)
     refs_of_image: dict[str, list[tuple[int, Any]]] = defaultdict(list)
-    for number, ref in enumerate(refs):
+    for number, ref in chosen:
         refs_of_image[identifier_of(ref, "image_id", "")].append((number, ref))
 
     def images() -> Iterator[RawImage]:
         for image_id, numbered in refs_of_image.items():
             rows = tuple(_read(ref, number, index, read_row) for number, ref in numbered)
-            yield index.image(image_id, path.name, rows)
+            if image_id:
+                yield index.image(image_id, path.name, rows)
+            else:
+                yield unnamed_image(image_id, path.name, rows)
 
-    return RawDataset(len(refs_of_image), images())
+    return RawDataset(len(refs_of_image), images(), others)
 
 
 def _read(

@@ -27,6 +27,7 @@ from jobs.formats.raw import (
     printable,
     read_bytes,
 )
+from jobs.formats.selection import WHOLE, Selection
 
 Read = Callable[[], bytes]
 
@@ -46,8 +47,9 @@ class Sa1bAnnotation(Fields):
     stability_score: FiniteFloat
 
 
-def open_sa1b(folder: Path) -> RawDataset:
+def open_sa1b(folder: Path, selection: Selection = WHOLE) -> RawDataset:
     """All pairs below a folder, loose ones first, then archive by archive in name order."""
+    selection.refuse(folder, "sa1b", "annotations", "splits")
     archives = sorted(folder.rglob("*.tar"))
     count = len(_loose_stems(folder)) + sum(map(_count_pairs, archives))
     return RawDataset(count, _read_all(folder, archives))

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
 from data_contracts.rules import Contract
-from jobs.formats.raw import RawDataset
+from jobs.formats.dataset import Open
 from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
 from jobs.preparation.rows import Row
 
@@ -24,7 +23,7 @@ class Kind:
     schema: pa.Schema
     contract: Contract
     columns: Mapping[str, str]
-    formats: Mapping[str, Callable[[Path], RawDataset]]
+    formats: Mapping[str, Open]
     convention: Convention
     rows_unique_across_images: bool
     shard_rows: Callable[[MeasuredImage, list[MeasuredRow], str, float], list[Row]]

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from jobs.formats.dataset import open_dataset
+from jobs.formats.selection import WHOLE, Selection
 from jobs.preparation.contract_frame import Seen, Verdict, as_frame, as_table, judge
 from jobs.preparation.kind import Kind
 from jobs.preparation.measuring import MeasuredImage, MeasuredRow, measure_image
@@ -22,14 +23,19 @@ IMAGES_AT_ONCE = 32
 
 
 def prepare(
-    kind: Kind, folder: Path, held_out_share: float, contract: ContractConfig, context: StageContext
+    kind: Kind,
+    folder: Path,
+    held_out_share: float,
+    contract: ContractConfig,
+    context: StageContext,
+    selection: Selection = WHOLE,
 ) -> StageReport:
     """Prepare one acquired folder into `context.output`; Data Docs go to `context.work / "data_docs"`.
 
     held_out_share: of the images without a split of the publisher's. Raises InputError where the folder
     cannot be read as a whole; a wrong row is quarantined instead.
     """
-    preparation = _Preparation(kind, folder, held_out_share, contract, context)
+    preparation = _Preparation(kind, folder, held_out_share, contract, context, selection)
     preparation.read()
     preparation.store()
     return preparation.report()
@@ -37,13 +43,20 @@ def prepare(
 
 class _Preparation:
     def __init__(
-        self, kind: Kind, folder: Path, held_out_share: float, contract: ContractConfig, context: StageContext
+        self,
+        kind: Kind,
+        folder: Path,
+        held_out_share: float,
+        contract: ContractConfig,
+        context: StageContext,
+        selection: Selection,
     ) -> None:
         self.kind = kind
         self.folder = folder
         self.held_out_share = held_out_share
         self.contract = contract
         self.context = context
+        self.selection = selection
         self.frames: list[pd.DataFrame] = []
         self.quarantine = Quarantine(kind.row)
         self.accepted_sheet, self.quarantined_sheet = SampleSheet(), SampleSheet()
@@ -51,7 +64,8 @@ class _Preparation:
 
     def read(self) -> None:
         """Read, judge and write everything, some images at a time."""
-        dataset = open_dataset(self.folder, self.kind.formats)
+        dataset = open_dataset(self.folder, self.kind.formats, self.selection)
+        self.rows_of_other_splits = dataset.rows_of_other_splits
         seen = Seen(across_images=self.kind.rows_unique_across_images)
         convention, most = self.kind.convention, self.contract.max_image_pixels
         measured = (measure_image(raw, convention, most) for raw in dataset.images)
@@ -113,6 +127,7 @@ class _Preparation:
 
     def report(self) -> StageReport:
         figures: dict[str, Any] = {
+            "rows_of_other_splits": self.rows_of_other_splits,
             "rows_read": self.rows_read,
             "rows_accepted": self.rows_accepted,
             "rows_quarantined": self.quarantine.rows,

@@ -8,6 +8,9 @@ from data_contracts.referring import REFERRING_COLUMNS, REFERRING_CONTRACT
 from data_contracts.schemas import REFERRING_SCHEMA
 from jobs.formats.alto_jsonl import open_alto_jsonl
 from jobs.formats.coco import open_coco_instances
+from jobs.formats.multi_class import open_multi_class
+from jobs.formats.psalm import open_psalm
+from jobs.formats.refcocom import open_refcocom
 from jobs.formats.refer import open_grefcoco, open_refer
 from jobs.preparation.kind import MASK_PANELS, Kind
 from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
@@ -64,6 +67,9 @@ REFERRING = Kind(
         "grefcoco": open_grefcoco,
         "alto_jsonl": open_alto_jsonl,
         "coco_instances": open_coco_instances,
+        "psalm": open_psalm,
+        "refcocom": open_refcocom,
+        "multi_class": open_multi_class,
     },
     convention=Convention(),
     rows_unique_across_images=True,

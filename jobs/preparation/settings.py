@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from data_contracts.errors import InputError
+from jobs.formats.selection import Selection
 from jobs.runner.context import JobConfig
 
 
@@ -23,6 +24,16 @@ class DatasetConfig(JobConfig):
     held_out_share: float = Field(
         default=0.0, ge=0, lt=1, description="of the images without a split of the publisher's"
     )
+    splits: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="the publisher's splits that are read; null for all"
+    )
+    annotations: str | None = Field(
+        default=None, description="file (psalm: folder) to read, where the data set holds more than one"
+    )
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(annotations=self.annotations, splits=self.splits)
 
 
 def settings_of(datasets: Mapping[str, DatasetConfig], section: str, partition: str | None) -> DatasetConfig:
