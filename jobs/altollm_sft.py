@@ -35,17 +35,26 @@ from alto_models.data.referring import ReferringImages
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.training.loop import StepResult
 from alto_models.training.precision import own_device
-from alto_models.training.processes import mean_over_processes
+from alto_models.training.processes import mean_over_processes, own_passes
 from data_contracts.errors import InputError
 from jobs.altollm_batches import BatchConfig, SupervisedBatch, SupervisedBatches
 from jobs.altollm_pictures import save_curves, save_samples
 from jobs.altollm_progress import Progress
-from jobs.altollm_training import TrainingConfig
-from jobs.altollm_training import train as train_llm
+from jobs.altollm_training import TrainingConfig, TrainingSettings, run_training, start_training
 from jobs.runner.context import Check, StageContext, StageReport
 
 
+class FineTuningSettings(TrainingSettings):
+    """
+    images_per_pass: images of one forward pass in one process, null for its whole share of a step; gradients
+        of the passes are averaged.
+    """
+
+    images_per_pass: int | None = Field(gt=0)
+
+
 class Config(BatchConfig, TrainingConfig):
+    training: FineTuningSettings = Field(description="how a step is computed")
     max_tiles: int = Field(
         gt=0,
         description="an image is cut into, at most, beside the whole image; 1: one square, padded. Kept with the model",
@@ -143,7 +152,7 @@ def train(
         weights = mean_over_processes(torch.stack([batch.packed.weights.sum() for batch in own]))
         return zip(own, (weights / weights.mean()).tolist(), strict=True)
 
-    def forward(step: int, drawn: tuple[SupervisedBatch, float]) -> StepResult:
+    def forward(drawn: tuple[SupervisedBatch, float]) -> StepResult:
         batch, share = drawn
         figures = score(objective, batch)
         loss = figures.pop("loss")
@@ -151,18 +160,23 @@ def train(
         return StepResult(loss=loss * share, samples=batch.samples, figures=figures)
 
     llm.model.train()
-    train_llm(
+    training = start_training(
         config,
+        config.training,
         context,
         llm.model,
         build_optimizer(llm.model, config.weight_decay, name=config.optimizer),
-        images_per_step=config.images_per_step,
+        places=own_passes(
+            config.images_per_step,
+            config.training.images_per_pass,
+            "images_per_step or training.images_per_pass",
+        ),
         draw=draw,
         forward=forward,
-        title="Fine-tuning",
         log_every=20,
         watch=progress.at,
     )
+    run_training(training, context, "Fine-tuning")
     checkpoint_gradients(llm.model, wanted=False)
     llm.model.eval()
 

@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 
 from alto_models.training.loop import StepResult, Training
 from alto_models.training.precision import Precision
-from alto_models.training.processes import own_passes
 from alto_models.training.schedule import LearningRate
 from jobs.runner.context import JobConfig, StageContext
 
@@ -22,8 +21,6 @@ DEEPSPEED_FOLDER = Path("infra/deepspeed")  # of the project, where every job ru
 class TrainingSettings(BaseModel):
     """
     precision: of matrix products.
-    images_per_pass: images of one forward pass in one process, null for its whole share of a step; gradients
-        of the passes are averaged.
     deepspeed: share out optimizer state (zero1), gradients (zero2) and weights (zero3) over the processes, as
         infra/deepspeed/<name>.json says; null: all of them whole in every process.
     """
@@ -31,7 +28,6 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     precision: Precision
-    images_per_pass: int | None = Field(gt=0)
     deepspeed: Literal["zero1", "zero2", "zero3"] | None
 
     @model_validator(mode="after")
@@ -46,50 +42,54 @@ class TrainingSettings(BaseModel):
 
 
 class TrainingConfig(JobConfig):
-    steps: int = Field(gt=0)
+    """What every stage says about its training; `training` is a TrainingSettings in each."""
+
+    steps: int = Field(gt=0, description="optimizer steps")
     learning_rate: LearningRate
     weight_decay: float = Field(ge=0)
-    training: TrainingSettings = Field(description="how a step is computed")
     save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
 
 
-def train(
+def start_training(
     config: TrainingConfig,
+    settings: TrainingSettings,
     context: StageContext,
     model: nn.Module,
     optimizer: Optimizer,
-    images_per_step: int,
+    places: list[range],
     draw: Callable[[int, list[range]], Iterable[PassT]],
-    forward: Callable[[int, PassT], StepResult],
-    title: str,
+    forward: Callable[[PassT], StepResult],
     log_every: int,
     watch: Callable[[int, int], Mapping[str, float]] = lambda step, since: {},
-) -> None:
-    """Train `model` in place, from the last checkpoint in `context.work` on.
+) -> Training:
+    """Training of `model` in place, as `run_training` goes through with it.
 
-    draw: step, and the places in its batch that each forward pass of this process takes -> what each pass needs.
-    forward: step and what the pass needs -> its loss; the mean over all passes of all processes is minimised.
+    places: in a step's batch, those that each forward pass of this process takes.
+    draw: step and places -> what each pass needs; called before the passes of a step, see `Training.prepare`.
+    forward: what the pass needs -> its loss; the mean over all passes of all processes is minimised.
     watch: steps done, and those since the last point of the curves -> more figures for the point.
     """
     log_every = max(1, min(log_every, config.steps // 4))
-    places = own_passes(
-        images_per_step, config.training.images_per_pass, "images_per_step or training.images_per_pass"
-    )
-    training = Training(
+    upcoming: list[PassT] = []
+    return Training(
         model=model,
         optimizer=optimizer,
         learning_rate=config.learning_rate,
         total_steps=config.steps,
-        forward=lambda step: forward(step, next(upcoming)),
+        prepare=lambda step: upcoming.extend(draw(step, places)),
+        forward=lambda step: forward(upcoming.pop(0)),
         folder=context.work,
         save_every=config.save_every,
         log=lambda step, figures: context.log_metrics(step, **figures, **watch(step, log_every)),
         log_every=log_every,
         passes=len(places),
-        precision=config.training.precision,
-        deepspeed=config.training.deepspeed_settings,
+        precision=settings.precision,
+        deepspeed=settings.deepspeed_settings,
     )
+
+
+def run_training(training: Training, context: StageContext, title: str) -> None:
+    """Train from the last checkpoint in `context.work` on, to the end."""
     first = training.restore()
-    upcoming = (one for step in range(first, config.steps) for one in draw(step, places))
-    with context.progress(config.steps, title, "step", initial=first) as bar:
+    with context.progress(training.total_steps, title, "step", initial=first) as bar:
         training.run(first, bar)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -22,21 +23,30 @@ MAX_TEXT_TOKENS = 96
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """temperature 0 is greedy. top_k None: all tokens. generator: of the randomness, on the model's device."""
+    """temperature 0 is greedy. top_k None: all tokens.
+
+    randomness: a generator a question, which gives one number for each token of each of its samples. So what is
+    drawn for a question does not depend on those it is asked with.
+    """
 
     temperature: float = 0.0
     top_k: int | None = None
-    generator: torch.Generator | None = None
+    randomness: Sequence[np.random.Generator] = ()
 
     def draw(self, logits_BV: Tensor) -> Tensor:  # noqa: N803
-        """One token a row, (B,)."""
+        """One token a row, (B,): samples of the first question, of the second …"""
         if self.temperature == 0:
             return logits_BV.argmax(-1)
         logits_BV = logits_BV / self.temperature  # noqa: N806
         if self.top_k is not None and self.top_k < logits_BV.shape[1]:
             least = logits_BV.topk(self.top_k, dim=-1).values[:, -1:]
             logits_BV = logits_BV.masked_fill(logits_BV < least, float("-inf"))  # noqa: N806
-        return torch.multinomial(logits_BV.softmax(-1), 1, generator=self.generator)[:, 0]
+        samples = len(logits_BV) // len(self.randomness)
+        # With 24 bits each, a float64 product with the total stays below it: no token of probability 0 is drawn.
+        numbers = np.concatenate([each.random(samples, dtype=np.float32) for each in self.randomness])
+        mass = logits_BV.softmax(-1, dtype=torch.float64).cumsum(-1)
+        drawn = to_device(torch.from_numpy(numbers), mass.device)[:, None] * mass[:, -1:]
+        return torch.searchsorted(mass, drawn, right=True)[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)

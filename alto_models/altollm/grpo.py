@@ -40,7 +40,6 @@ def grpo_loss(
     log_probs_NT: of the sampled tokens under the policy. counted_NT: bool, True up to the end of the answer;
     nothing after it matters. old_log_probs_NT: under the policy that sampled; None: the policy itself.
     grpo averages over the tokens of a sample; dr_grpo divides their sum by the constant `max_tokens`.
-    KL: the estimator r - log r - 1 with r = reference / policy.
     """
     old = log_probs_NT.detach() if old_log_probs_NT is None else old_log_probs_NT
     ratio = torch.exp(log_probs_NT - old)
@@ -49,8 +48,13 @@ def grpo_loss(
     )
     token_loss = -gain
     if reference_log_probs_NT is not None:
-        difference = reference_log_probs_NT - log_probs_NT
-        token_loss = token_loss + kl_weight * (torch.exp(difference) - difference - 1)
+        token_loss = token_loss + kl_weight * kl_estimate(log_probs_NT, reference_log_probs_NT)
     token_loss = torch.where(counted_NT, token_loss, 0.0)
     tokens = counted_NT.sum(1).clamp(min=1) if variant == "grpo" else max_tokens
     return (token_loss.sum(1) / tokens).mean()
+
+
+def kl_estimate(log_probs_NT: Tensor, reference_log_probs_NT: Tensor) -> Tensor:  # noqa: N803
+    """(N, T) KL of the policy to a reference, by the estimator r - log r - 1 with r = reference / policy."""
+    difference = reference_log_probs_NT - log_probs_NT
+    return torch.exp(difference) - difference - 1

@@ -1,6 +1,6 @@
 """The model that KL holds a policy to: a second language model that is not on the device while the policy is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,18 @@ class ReferenceWeights:
 
     They take the policy's place for as long as they are needed: at no time are both on the device, and what is
     the same in both (vision tower, projection) exists once. On the processor only pointers are exchanged.
+
+    stored: what of a parameter's values this process keeps, `Training.stored`; of weights that are shared out, each
+    process keeps and exchanges its share.
     """
 
-    def __init__(self, model: "InternVLForConditionalGeneration") -> None:
-        self._parameters = language_parameters(model)
-        self._kept = [_host_copy(parameter) for parameter in self._parameters]
+    def __init__(
+        self,
+        model: "InternVLForConditionalGeneration",
+        stored: Callable[[nn.Parameter], Tensor] = lambda parameter: parameter,
+    ) -> None:
+        self._stored = [stored(parameter) for parameter in language_parameters(model)]
+        self._kept = [_host_copy(values) for values in self._stored]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -38,16 +45,16 @@ class ReferenceWeights:
                 self._exchange()
 
     def _exchange(self) -> None:
-        for index, parameter in enumerate(self._parameters):
+        for index, stored in enumerate(self._stored):
             kept = self._kept[index]
-            if parameter.device == kept.device:
-                self._kept[index], parameter.data = parameter.data, kept
+            if stored.device == kept.device:
+                self._kept[index], stored.data = stored.data, kept
             else:  # one tensor at a time, so the device holds no more than one beside the model
-                leaving = parameter.detach().clone()
-                parameter.copy_(kept, non_blocking=True)
+                leaving = stored.detach().clone()
+                stored.copy_(kept, non_blocking=True)
                 kept.copy_(leaving, non_blocking=True)
 
 
-def _host_copy(parameter: nn.Parameter) -> Tensor:
-    copy = torch.empty_like(parameter, device="cpu", requires_grad=False, pin_memory=parameter.is_cuda)
-    return copy.copy_(parameter.detach())
+def _host_copy(values: Tensor) -> Tensor:
+    copy = torch.empty_like(values, device="cpu", requires_grad=False, pin_memory=values.is_cuda)
+    return copy.copy_(values.detach())

@@ -56,6 +56,9 @@ class Engine(Protocol):
     def whole_weights(self) -> AbstractContextManager[None]:
         """Inside, the model can be used without training it; all processes make the same calls."""
 
+    def stored(self, parameter: nn.Parameter) -> Tensor:
+        """What of a parameter's values this process keeps between steps; `whole_weights` are made of it."""
+
     def finish(self) -> None:
         """Leave the final weights, in float32 and whole, in the model of every process."""
 
@@ -124,6 +127,9 @@ class PlainEngine:
 
     def whole_weights(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def stored(self, parameter: nn.Parameter) -> Tensor:
+        return parameter
 
     def finish(self) -> None:
         if self._average is not None:

@@ -7,6 +7,7 @@ late, in time for no checkpoint to hold what a bad one has done.
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -42,6 +43,8 @@ class Training:
     deepspeed: path of the JSON file for training on DeepSpeed's ZeRO, None for whole weights in every process.
     ema_decay: if given, the trained weights end as their exponential moving average.
     max_norm: gradient clipping.
+    prepare: called with the step index before its passes, outside of any; the model can be used there, inside
+        `whole_weights`.
     log: (steps done, figures averaged since the last call and over processes), every `log_every` steps;
         the model can be used there.
     """
@@ -60,6 +63,7 @@ class Training:
     ema_decay: float | None = None
     log_every: int = 20
     max_norm: float = 1.0
+    prepare: Callable[[int], None] = lambda step: None
 
     def __post_init__(self) -> None:
         self._engine = self._start_engine()
@@ -94,6 +98,14 @@ class Training:
             max_norm=self.max_norm,
         )
 
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Inside, the model can be used without training it; all processes make the same calls."""
+        return self._engine.whole_weights()
+
+    def stored(self, parameter: nn.Parameter) -> Tensor:
+        """What of a parameter's values this process keeps between steps: all, or its share of them."""
+        return self._engine.stored(parameter)
+
     def restore(self) -> int:
         """Go back to the last checkpoint, if there is one; returns the number of steps done."""
         restored = self._engine.restore()
@@ -124,6 +136,7 @@ class Training:
 
     def _step(self, step: int) -> Mapping[str, Tensor]:
         set_learning_rate(self._engine.optimizer, self.learning_rate.at(step, self.total_steps))
+        self.prepare(step)
         results = [self._engine.run_pass(step) for _ in range(self.passes)]
         self._check_losses()
         self._unchecked.append(_StepLoss(step, results))

@@ -186,6 +186,9 @@ class ZeroEngine:
             return
         import deepspeed
 
+        # Small weights stay whole beside their shares; only the latter are what `stored` gives.
+        if persistent := offload.persistent_parameters:
+            persistent[0].partition(persistent)
         with deepspeed.zero.GatheredParameters(list(self._model.parameters())):
             # The hooks would give the weights back after each module, and expect the order of a training step.
             parameter: Any
@@ -197,6 +200,10 @@ class ZeroEngine:
                 yield
             finally:
                 offload.setup_zero_stage3_hooks()
+
+    def stored(self, parameter: nn.Parameter) -> Tensor:
+        share: Tensor = getattr(parameter, "ds_tensor", parameter)
+        return share
 
     def finish(self) -> None:
         from deepspeed.utils import safe_get_full_fp32_param

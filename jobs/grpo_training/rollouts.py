@@ -20,8 +20,8 @@ from alto_models.data.referring import ReferringImage, ReferringImages, Referrin
 from alto_models.metrics import overlap
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.whole_image import embed_whole_image
-from alto_models.training.precision import to_device
-from alto_models.training.processes import mean_over_processes, own_share, process_count, process_rank
+from alto_models.training.precision import autocast, to_device
+from alto_models.training.processes import mean_over_processes
 from data_contracts.errors import InputError
 from jobs.altollm_sampling import batch_of
 from jobs.grpo_training.settings import GrpoConfig
@@ -48,7 +48,7 @@ class Sample:
 
 @dataclass(kw_only=True)
 class Rollout:
-    """Answers of the policy as it was when they were sampled: P samples, N = P x group size answers of T tokens.
+    """Answers of the policy as it was when they were sampled: P samples, N = P x G answers of T tokens.
 
     image: of each sample. advantages: (N,). figures: to log. Log-probabilities are (N, T):
     old_log_probs of the sampling policy, None until its first update is computed, which gives them;
@@ -63,11 +63,26 @@ class Rollout:
     old_log_probs: Tensor | None = None
     reference_log_probs: Tensor | None = None
 
+    def split(self, count: int) -> "list[Rollout]":
+        """`count` equal parts, each with the figures of all; no log-probabilities yet."""
+        prompts, answers = len(self.samples) // count, len(self.advantages) // count
+        return [
+            Rollout(
+                samples=self.samples[part * prompts : (part + 1) * prompts],
+                image=self.image[part * prompts : (part + 1) * prompts],
+                groups=self.groups[part * prompts : (part + 1) * prompts],
+                advantages=self.advantages[part * answers : (part + 1) * answers],
+                figures=self.figures,
+            )
+            for part in range(count)
+        ]
+
 
 class RolloutMaker:
     """Samples answers and rewards them. The images are encoded once, each prompt is read once.
 
-    Of several processes each takes its share of a step's prompts.
+    What is asked and drawn for a prompt depends on the seed, the rollout's number and the prompt's place in it, not
+    on the prompts beside it: several processes draw what one would.
     """
 
     def __init__(
@@ -84,15 +99,17 @@ class RolloutMaker:
         self.mask_tokenizer = mask_tokenizer
         self.images = images
 
-    def make(self, index: int) -> Rollout:
-        """This process's part of the rollout of that number; a function of it, the seed and the policy's weights.
+    def make(self, index: int, places: range) -> Rollout:
+        """The prompts at `places` of the rollout of that number, and the policy's answers.
 
         Raises InputError naming the sample whose prompt is too long, ArithmeticError naming the one whose reward
         is not finite.
         """
-        samples = self._samples(index)
-        image = self.llm.encode_images([sample.image.image for sample in samples])
-        groups = self._sample_answers(samples, image, index)
+        samples = self._samples(index, places)
+        with autocast(self.config.training.precision, self.llm.model.device):
+            image = self.llm.encode_images([sample.image.image for sample in samples])
+            randomness = [np.random.default_rng([self.seed, 3, index, place]) for place in places]
+            groups = self._sample_answers(samples, image, randomness)
         answers = [[self.llm.read(ids) for ids in group.answers] for group in groups]
         rewards = [self._rewards(sample, given) for sample, given in zip(samples, answers, strict=True)]
         totals = torch.tensor([[one.total for one in group] for group in rewards])
@@ -105,12 +122,12 @@ class RolloutMaker:
             figures=self._figures(samples, answers, rewards),
         )
 
-    def _samples(self, index: int) -> list[Sample]:
-        places = batch_of(index, self.config.prompts_per_step, len(self.images), self.seed)
+    def _samples(self, index: int, places: range) -> list[Sample]:
+        images = batch_of(index, self.config.prompts_per_step, len(self.images), self.seed)
         chosen = []
-        for place in own_share(len(places)):
+        for place in places:
             rng = np.random.default_rng([self.seed, 2, index, place])
-            image = self.images[places[place]]
+            image = self.images[images[place]]
             record = self._draw_record(image.records, rng)
             expression = record.expressions[int(rng.integers(len(record.expressions)))]
             adaptive = bool(rng.random() < self.config.adaptive_share)
@@ -121,7 +138,9 @@ class RolloutMaker:
         weights = np.array([self.config.no_target_weight if one.no_target else 1.0 for one in records])
         return records[int(rng.choice(len(records), p=weights / weights.sum()))]
 
-    def _sample_answers(self, samples: Sequence[Sample], image: ImageTokens, index: int) -> list[Group]:
+    def _sample_answers(
+        self, samples: Sequence[Sample], image: ImageTokens, randomness: Sequence[np.random.Generator]
+    ) -> list[Group]:
         config, llm = self.config, self.llm
         prefixes = llm.prefixes(image)
         prompts = [self._prompt(*each) for each in zip(samples, prefixes, strict=True)]
@@ -134,21 +153,13 @@ class RolloutMaker:
                 max_lengths=[self.mask_tokenizer.config.max_length] * len(samples),
                 samples=config.group_size,
             ),
-            Sampling(
-                temperature=config.temperature,
-                top_k=config.top_k,
-                generator=torch.Generator(llm.model.device).manual_seed(self._sampling_seed(index)),
-            ),
+            Sampling(temperature=config.temperature, top_k=config.top_k, randomness=randomness),
         )
         size = config.group_size
         return [
             Group(prompt=prompt, answers=answers[place * size : (place + 1) * size])
             for place, prompt in enumerate(prompts)
         ]
-
-    def _sampling_seed(self, index: int) -> int:
-        # No two processes share one; the factor keeps runs of nearby seeds apart.
-        return (self.seed * 1_000_003 + index) * process_count() + process_rank()
 
     def _prompt(self, sample: Sample, prefix: Sequence[int]) -> list[int]:
         llm = self.llm

@@ -6,14 +6,21 @@ from pydantic import Field, model_validator
 
 from alto_models.altollm.grpo import Variant
 from alto_models.altollm.rewards import RewardWeights
-from alto_models.training.schedule import LearningRate
-from jobs.runner.context import JobConfig
+from jobs.altollm_training import TrainingConfig, TrainingSettings
 
 
-class GrpoConfig(JobConfig):
+class GrpoTrainingSettings(TrainingSettings):
+    """
+    prompts_per_pass: prompts whose answers are scored in one forward pass of one process, null for its whole share
+        of a step; gradients of the passes are averaged. Answers are sampled for the whole share at once.
+    """
+
+    prompts_per_pass: int | None = Field(gt=0)
+
+
+class GrpoConfig(TrainingConfig):
     """A rollout (answers sampled, rewarded) serves `updates_per_rollout` optimizer steps, each with all of it."""
 
-    steps: int = Field(gt=0, description="optimizer steps")
     prompts_per_step: int = Field(gt=0, description="prompts of a rollout, over all processes")
     group_size: int = Field(gt=1, description="answers sampled for each prompt")
     updates_per_rollout: int = Field(
@@ -32,11 +39,8 @@ class GrpoConfig(JobConfig):
     reward: RewardWeights
     kl_weight: float = Field(ge=0, description="0: no reference model")
     clip: float = Field(gt=0, lt=1)
-    learning_rate: LearningRate
-    weight_decay: float = Field(ge=0)
-    save_every: int = Field(
-        gt=0, description="steps between checkpoints to resume from, a multiple of updates_per_rollout"
-    )
+    training: GrpoTrainingSettings = Field(description="how a step is computed")
+    gradient_checkpointing: bool = Field(description="less memory for a third more time")
     evaluated_images: int = Field(gt=0, description="of the val split, at most")
     max_malformed_share: float = Field(ge=0, le=1, description="of answers, for training_health")
 

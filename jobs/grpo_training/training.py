@@ -8,15 +8,17 @@ import torch
 
 from alto_models.altollm.answering import AltoLLM
 from alto_models.altollm.evaluation import Evaluation, HeldOut, evaluate, spread
-from alto_models.altollm.grpo import grpo_loss
-from alto_models.altollm.parts import freeze
+from alto_models.altollm.grpo import grpo_loss, kl_estimate
+from alto_models.altollm.parts import checkpoint_gradients, freeze
 from alto_models.altollm.reference import ReferenceWeights, language_parameters
 from alto_models.altollm.scoring import AnswerLogProbs, answer_log_probs
 from alto_models.altollm.vocabulary import padding_id
 from alto_models.data.referring import ReferringImages
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
-from alto_models.training.loop import StepResult, Training
-from alto_models.training.precision import own_device
+from alto_models.training.loop import StepResult
+from alto_models.training.precision import autocast, own_device
+from alto_models.training.processes import own_passes
+from jobs.altollm_training import run_training, start_training
 from jobs.grpo_training.rollouts import Rollout, RolloutMaker
 from jobs.grpo_training.settings import GrpoConfig
 from jobs.runner.context import Check, StageContext, StageReport
@@ -70,38 +72,64 @@ class Optimisation:
         self.mask_tokenizer = mask_tokenizer
         self.padding = padding_id(llm.tokenizer)
         images = ReferringImages(context.inputs["prepare_referring"], "train")
-        self.rollouts = RolloutMaker(config, context.seed, llm, mask_tokenizer, images)
-        self.rollout: Rollout | None = None
-        self.reference = ReferenceWeights(llm.model) if config.kl_weight else None
+        self.maker = RolloutMaker(config, context.seed, llm, mask_tokenizer, images)
+        self.rollouts: list[Rollout] = []
         freeze(llm.model, ("vision_tower", "projector"))
+        checkpoint_gradients(llm.model, config.gradient_checkpointing)
         self.trained = language_parameters(llm.model)
-
-    def run(self) -> None:
-        config = self.config
-
-        def log(step: int, figures: Mapping[str, float]) -> None:
-            self.context.log_metrics(step, **figures)
-
-        training = Training(
-            model=self.llm.model,
-            optimizer=torch.optim.AdamW(
+        self.training = start_training(
+            config,
+            config.training,
+            context,
+            llm.model,
+            torch.optim.AdamW(
                 self.trained, config.learning_rate.peak, betas=(0.9, 0.95), weight_decay=config.weight_decay
             ),
-            learning_rate=config.learning_rate,
-            total_steps=config.steps,
-            forward=self.step,
-            folder=self.context.work,
-            save_every=config.save_every,
-            log=log,
-            log_every=max(1, min(5, config.steps // 4)),
+            places=own_passes(
+                config.prompts_per_step,
+                config.training.prompts_per_pass,
+                "prompts_per_step or training.prompts_per_pass",
+            ),
+            draw=self.draw,
+            forward=self.forward,
+            log_every=5,
         )
-        done = training.restore()
-        with self.context.progress(config.steps, "GRPO", "step", initial=done) as bar:
-            training.run(done, bar)
+        # Of the weights GRPO begins with, so before those of a checkpoint to resume from are there.
+        self.reference = ReferenceWeights(llm.model, self.training.stored) if config.kl_weight else None
 
-    def step(self, step: int) -> StepResult:
-        """The loss of one update with the rollout that is due."""
-        config, rollout = self.config, self._rollout_of(step)
+    def run(self) -> None:
+        run_training(self.training, self.context, "GRPO")
+        checkpoint_gradients(self.llm.model, wanted=False)
+        self.llm.model.eval()
+
+    def draw(self, step: int, places: list[range]) -> list[Rollout]:
+        """The rollout that is due, in its passes.
+
+        Made at its first update; training checkpoints lie between rollouts, so a resumed run makes it, too.
+        """
+        index, update = divmod(step, self.config.updates_per_rollout)
+        if update == 0:
+            self.llm.model.eval()
+            self.rollouts = self._make(index, places)
+            self.llm.model.train(self.config.gradient_checkpointing)
+        if not self.rollouts:
+            raise ValueError(f"step {step} needs a rollout made before the run began")
+        return self.rollouts
+
+    def _make(self, index: int, places: list[range]) -> list[Rollout]:
+        with self.training.whole_weights():
+            rollout = self.maker.make(index, range(places[0].start, places[-1].stop))
+        passes = rollout.split(len(places))
+        if self.reference is not None:
+            precision = autocast(self.config.training.precision, self.llm.model.device)
+            with self.reference.in_place(), self.training.whole_weights(), precision:
+                for one in passes:
+                    one.reference_log_probs = self._log_probs(one).log_probs
+        return passes
+
+    def forward(self, rollout: Rollout) -> StepResult:
+        """The loss of one update with a pass of the rollout."""
+        config = self.config
         policy = self._log_probs(rollout)
         if rollout.old_log_probs is None:
             rollout.old_log_probs = policy.log_probs.detach()
@@ -116,21 +144,11 @@ class Optimisation:
             variant=config.variant,
             max_tokens=self.mask_tokenizer.config.max_length,
         )
-        return StepResult(
-            loss=loss, samples=[sample.name for sample in rollout.samples], figures=rollout.figures
-        )
-
-    def _rollout_of(self, step: int) -> Rollout:
-        """Made at its first update; training checkpoints lie between rollouts, so a resumed run makes it, too."""
-        index, update = divmod(step, self.config.updates_per_rollout)
-        if update == 0:
-            self.rollout = self.rollouts.make(index)
-            if self.reference is not None:
-                with self.reference.in_place():
-                    self.rollout.reference_log_probs = self._log_probs(self.rollout).log_probs
-        if self.rollout is None:
-            raise ValueError(f"step {step} needs a rollout made before the run began")
-        return self.rollout
+        figures = dict(rollout.figures)
+        if rollout.reference_log_probs is not None:
+            kl = kl_estimate(policy.log_probs.detach(), rollout.reference_log_probs)
+            figures["kl"] = (kl.where(policy.counted, 0.0).sum(1) / policy.counted.sum(1)).mean()
+        return StepResult(loss=loss, samples=[sample.name for sample in rollout.samples], figures=figures)
 
     def _log_probs(self, rollout: Rollout) -> AnswerLogProbs:
         return answer_log_probs(

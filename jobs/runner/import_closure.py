@@ -16,6 +16,9 @@ from jobs.runner.layout import STAGES, project_root, stage_of_path
 PACKAGES = ("alto_models", "data_contracts", "jobs")
 RUNNER = Path("jobs/runner")
 
+# Folders of settings, by the module that reads them: as much a part of what a stage computes as its code.
+SETTINGS = {Path("jobs/altollm_training.py"): Path("infra/deepspeed")}
+
 
 def import_closure(root: Path, stage: str) -> set[Path]:
     """Source files, relative to the root, that `jobs/<stage>.py` imports; itself included."""
@@ -62,7 +65,7 @@ def holds_code(initializer: Path) -> bool:
 
 
 def declared_code(root: Path, stage: str) -> list[str]:
-    """What `dvc.yaml` should list: a folder where every file in it is needed, else the files."""
+    """What `dvc.yaml` should list: a folder where every file in it is needed, else the files; and settings."""
     files = import_closure(root, stage)
     folders = {
         folder
@@ -72,7 +75,8 @@ def declared_code(root: Path, stage: str) -> list[str]:
     }
     alone = {file for file in files if not any(file.is_relative_to(folder) for folder in folders)}
     module = Path("jobs", f"{stage}.py")
-    return [str(module), *sorted(str(path) for path in (alone | folders) - {module})]
+    settings = {folder for reader, folder in SETTINGS.items() if reader in files}
+    return [str(module), *sorted(str(path) for path in (alone | folders | settings) - {module})]
 
 
 def sources(folder: Path) -> Iterator[Path]:

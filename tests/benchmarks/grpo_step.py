@@ -123,7 +123,10 @@ class Step(ABC):
             max_lengths=[self.size.masks.max_length] * len(prompts),
             samples=samples,
         )
-        sampling = Sampling(temperature=TEMPERATURE, top_k=TOP_K, generator=torch.Generator().manual_seed(0))
+        # A generator a prompt, whether its answers are samples of one question or questions of their own.
+        each = [np.random.default_rng([0, place]) for place in range(self.size.prompts)]
+        randomness = [one for one in each for _ in range(len(prompts) // len(each))]
+        sampling = Sampling(temperature=TEMPERATURE, top_k=TOP_K, randomness=randomness)
         self.answers = [
             [self.llm.vocabulary.start, *answer] for answer in answer_masks(self.llm, questions, sampling)
         ]

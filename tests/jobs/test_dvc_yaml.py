@@ -1,12 +1,15 @@
 """`dvc.yaml` says of each stage exactly what it reads and where it writes."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from jobs.altollm_training import DEEPSPEED_FOLDER
 from jobs.runner.import_closure import declared_code
 from jobs.runner.layout import STAGES, StageAddress, output_folder, stage_of_path
+from jobs.runner.lineage import code_version, read_lineage
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -20,6 +23,20 @@ def test_every_stage_of_the_layout_is_in_dvc_yaml_and_the_other_way_round() -> N
 def test_declared_code_is_the_import_closure(stage: str) -> None:
     declared = [path for path in ENTRIES[stage]["deps"] if not stage_of_path(path)]
     assert declared == declared_code(ROOT, stage), "run `python -m jobs.runner.import_closure --write`"
+
+
+@pytest.mark.parametrize("stage", ["altollm_sft", "altollm_grpo", "grpo_sweep"])
+def test_a_change_of_deepspeeds_settings_changes_the_code_version(stage: str, tmp_path: Path) -> None:
+    assert str(DEEPSPEED_FOLDER) in ENTRIES[stage]["deps"]
+    declared = read_lineage(ROOT).stage(stage)
+    for path in (*declared.code, "params.yaml"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / path).is_dir() else shutil.copy
+        copy(ROOT / path, tmp_path / path)
+    before = code_version(tmp_path, declared)
+    settings = tmp_path / DEEPSPEED_FOLDER / "zero2.json"
+    settings.write_text(settings.read_text().replace("50000000", "40000000"))
+    assert code_version(tmp_path, declared) != before
 
 
 @pytest.mark.parametrize("stage", STAGES)

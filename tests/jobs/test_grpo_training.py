@@ -1,26 +1,20 @@
 """Updates of a GRPO run on a tiny untrained model: ratios, clipping, exact resume, the reference."""
 
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from alto_models.altollm import answering, generation
-from alto_models.altollm.answering import Answer
-from alto_models.altollm.rewards import Reward
-from alto_models.tokenizer.model import MaskTokenizer
-from alto_models.training import processes
+from alto_models.altollm import generation
+from alto_models.training.precision import autocast
 from data_contracts.errors import InputError
-from jobs.altollm_grpo import Config
-from jobs.grpo_training import rollouts, training
+from jobs.grpo_training import training
 from jobs.grpo_training.training import Optimisation
-from tests.alto_models.altollm.tiny import untrained
 from tests.alto_models.tokenizer.tiny import TINY
-from tests.jobs.tokenizer_example import context, parameters, write_prepared_records
+from tests.jobs.grpo_example import optimisation, reward_every_answer
+from tests.jobs.tokenizer_example import write_prepared_records
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +24,13 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _every_answer_earns_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    def earned(answer: Answer, *_: Any, **__: Any) -> Reward:
-        return Reward(len(answer.text) % 7 / 7, 0.0, 0.0)
-
-    monkeypatch.setattr(rollouts, "reward", earned)
-    monkeypatch.setattr(answering, "generate", partial(generation.generate, max_text_tokens=8))
+    reward_every_answer(monkeypatch)
 
 
-def optimisation(records: Path, folder: Path, **changes: Any) -> Optimisation:
-    config = Config.model_validate(parameters("altollm_grpo") | changes)
-    torch.manual_seed(3)
-    tokenizer = MaskTokenizer(TINY).eval()
-    run = context(folder, "altollm_grpo", prepare_referring=records)
-    return Optimisation(config, run, untrained(), tokenizer)
+def step(run: Optimisation, number: int) -> Tensor:
+    """Loss of a step in a single pass."""
+    (rollout,) = run.draw(number, [range(run.config.prompts_per_step)])
+    return run.forward(rollout).loss
 
 
 def gradients(run: Optimisation, loss: Tensor) -> list[Tensor]:
@@ -62,9 +50,8 @@ def test_the_first_update_is_the_unclipped_gradient_and_the_second_clips(
     records: Path, tmp_path: Path, variant: str
 ) -> None:
     run = optimisation(records, tmp_path, updates_per_rollout=2, variant=variant, group_size=4, kl_weight=0.0)
-    first = gradients(run, run.step(0).loss)
-    rollout = run.rollout
-    assert rollout is not None
+    first = gradients(run, step(run, 0))
+    (rollout,) = run.rollouts
     assert rollout.advantages.abs().sum() > 0
     policy = run._log_probs(rollout)
     divisor = policy.counted.sum(1) if variant == "grpo" else TINY.max_length
@@ -73,8 +60,8 @@ def test_the_first_update_is_the_unclipped_gradient_and_the_second_clips(
         torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-4)
 
     move_far(run)
-    second = run.step(1).loss
-    assert run.rollout is rollout
+    second = step(run, 1)
+    assert run.rollouts == [rollout]
     policy = run._log_probs(rollout)
     ratio = (policy.log_probs - rollout.old_log_probs).exp()
     gain, clip = rollout.advantages[:, None], run.config.clip
@@ -83,8 +70,8 @@ def test_the_first_update_is_the_unclipped_gradient_and_the_second_clips(
     each = (torch.minimum(unclipped, clipped) * policy.counted).sum(1) / divisor
     torch.testing.assert_close(second, -each.mean())
 
-    run.step(2)
-    assert run.rollout is not rollout
+    step(run, 2)
+    assert run.rollouts[0] is not rollout
 
 
 def test_a_run_killed_between_updates_ends_like_an_uninterrupted_one(
@@ -96,14 +83,14 @@ def test_a_run_killed_between_updates_ends_like_an_uninterrupted_one(
     whole.run()
     killed = optimisation(records, tmp_path / "killed", **changes)
     with monkeypatch.context() as patch:
-        step = killed.step
+        prepare = killed.training.prepare
 
-        def stop(number: int) -> training.StepResult:
+        def stop(number: int) -> None:
             if number == 3:
                 raise KeyboardInterrupt
-            return step(number)
+            prepare(number)
 
-        patch.setattr(killed, "step", stop)
+        patch.setattr(killed.training, "prepare", stop)
         with pytest.raises(KeyboardInterrupt):
             killed.run()
     (tmp_path / "killed" / "altollm_grpo" / "output").rmdir()
@@ -127,21 +114,23 @@ def test_kl_to_the_reference_counts_once_the_policy_has_moved(records: Path, tmp
     scored = []
     log_probs = run._log_probs
     run._log_probs = lambda rollout: scored.append(rollout) or log_probs(rollout)
-    run.step(0)
+    step(run, 0)
     assert len(scored) == 2  # once under the reference, once under the policy
-    torch.testing.assert_close(run.rollout.reference_log_probs, run.rollout.old_log_probs, atol=0, rtol=0)
+    (rollout,) = run.rollouts
+    torch.testing.assert_close(rollout.reference_log_probs, rollout.old_log_probs, atol=0, rtol=0)
     move_far(run)
-    run.step(1)
-    gap = run.rollout.reference_log_probs - run.rollout.old_log_probs
+    step(run, 1)
+    (rollout,) = run.rollouts
+    gap = rollout.reference_log_probs - rollout.old_log_probs
     assert gap.abs().max() > 1e-3
-    assert not run.rollout.reference_log_probs.requires_grad
+    assert not rollout.reference_log_probs.requires_grad
 
 
 def test_a_prompt_longer_than_the_model_reads_names_its_sample(records: Path, tmp_path: Path) -> None:
     run = optimisation(records, tmp_path)
     run.llm.model.config.text_config.max_position_embeddings = generation.MAX_TEXT_TOKENS + 12
     with pytest.raises(InputError, match=r"discs/\w+: the prompt has \d+ tokens"):
-        run.step(0)
+        step(run, 0)
 
 
 def test_without_kl_there_is_no_reference(
@@ -150,22 +139,38 @@ def test_without_kl_there_is_no_reference(
     made = []
     monkeypatch.setattr(training, "ReferenceWeights", lambda model: made.append(model))
     run = optimisation(records, tmp_path, kl_weight=0.0)
-    run.step(0)
+    step(run, 0)
     assert not made
-    assert run.rollout is not None
-    assert run.rollout.reference_log_probs is None
+    assert run.rollouts[0].reference_log_probs is None
 
 
-def test_processes_share_the_prompts_of_a_step(
-    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = optimisation(records, tmp_path / "whole", prompts_per_step=4).rollouts.make(5).samples
-    shared = []
-    for rank in range(2):
-        with monkeypatch.context() as patch:
-            patch.setattr(processes, "process_count", lambda: 2)
-            patch.setattr(processes, "process_rank", lambda rank=rank: rank)
-            shared += optimisation(records, tmp_path / str(rank), prompts_per_step=4).rollouts._samples(5)
-    assert [(one.name, one.expression, one.adaptive) for one in shared] == [
-        (one.name, one.expression, one.adaptive) for one in whole
-    ]
+def test_what_a_prompt_is_asked_and_answered_depends_on_its_place_only(records: Path, tmp_path: Path) -> None:
+    make = optimisation(records, tmp_path, prompts_per_step=4).maker.make
+    whole = make(5, range(4))
+    parts = [make(5, range(0, 1)), make(5, range(1, 4))]
+    assert [sample for part in parts for sample in part.samples] == whole.samples
+    assert [group for part in parts for group in part.groups] == whole.groups
+    assert len({tuple(answer) for group in whole.groups for answer in group.answers}) > 4
+    torch.testing.assert_close(torch.cat([part.advantages for part in parts]), whole.advantages)
+
+
+def test_passes_and_gradient_checkpointing_train_like_a_single_pass(records: Path, tmp_path: Path) -> None:
+    shared = {"steps": 4, "updates_per_rollout": 2, "save_every": 2, "kl_weight": 0.1, "prompts_per_step": 2}
+    plain = optimisation(records, tmp_path / "plain", **shared)
+    plain.run()
+    passes = {"training": {"prompts_per_pass": 1}, "gradient_checkpointing": True}
+    other = optimisation(records, tmp_path / "other", **passes, **shared)
+    other.run()
+    for expected, found in zip(plain.trained, other.trained, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_reference_and_policy_are_scored_in_the_same_precision(records: Path, tmp_path: Path) -> None:
+    run = optimisation(records, tmp_path, kl_weight=0.5, training={"precision": "bf16"}, prompts_per_step=1)
+    with autocast("bf16", torch.device("cpu")):
+        step(run, 0)
+    (rollout,) = run.rollouts
+    torch.testing.assert_close(rollout.reference_log_probs, rollout.old_log_probs, atol=0, rtol=0)
+    precise = run._log_probs(rollout).log_probs
+    assert not torch.equal(precise, rollout.old_log_probs)
+    torch.testing.assert_close(precise, rollout.old_log_probs, atol=0.1, rtol=0)

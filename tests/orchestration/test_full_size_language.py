@@ -15,6 +15,7 @@ from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerFa
 from alto_models.altollm.answering import AltoLLM
 from alto_models.altollm.network import image_embeddings
 from alto_models.altollm.packing import Branch, pack
+from alto_models.altollm.reference import language_parameters
 from alto_models.altollm.scoring import Group, answer_log_probs
 from alto_models.altollm.supervised import SupervisedLoss
 from alto_models.altollm.vocabulary import add_mask_vocabulary, token_id
@@ -59,6 +60,11 @@ class FullSize:
 
     def processes(self, stage: str) -> int:
         return self.settings("resources")["processes"].get(stage, 1)
+
+    def estimated_bytes(self, stage: str, trained: int) -> float:
+        """Weights, gradients and AdamW's state of so many trained parameters on one GPU."""
+        zero = self.settings(stage)["training"]["deepspeed"] or "zero0"
+        return estimated_bytes(trained, self.processes(stage), int(zero.removeprefix("zero")))
 
     def a_process(self, stage: str, total: str) -> int:
         count, rest = divmod(self.settings(stage)[total], self.processes(stage))
@@ -158,17 +164,18 @@ def test_a_supervised_pass_of_one_process(full_size: FullSize) -> None:
         loss.backward()
     assert all(parameter.grad is not None for parameter in llm.model.model.language_model.parameters())
     llm.model.zero_grad()
-    zero_stage = int((settings["training"]["deepspeed"] or "zero0").removeprefix("zero"))
-    states = estimated_bytes(llm.model.num_parameters(), full_size.processes("altollm_sft"), zero_stage)
+    states = full_size.estimated_bytes("altollm_sft", llm.model.num_parameters())
     print(
         f"{full_size.case.profile}: SFT {states / 1e9:.1f} GB of states, {activations / 1e9:.1f} GB kept for backward"
     )
     assert states + activations < 0.9 * GPU_BYTES
 
 
-def test_scoring_a_rollout_of_one_process(full_size: FullSize) -> None:
+def test_scoring_a_pass_of_a_rollout_of_one_process(full_size: FullSize) -> None:
     llm, settings = full_size.llm, full_size.settings("altollm_grpo")
-    prompts = full_size.a_process("altollm_grpo", "prompts_per_step")
+    prompts = settings["training"]["prompts_per_pass"]
+    assert full_size.a_process("altollm_grpo", "prompts_per_step") % prompts == 0
+    assert settings["gradient_checkpointing"]
     answers = [[*llm.vocabulary.encode(range(LONGEST)), llm.turn_end]] * settings["group_size"]
     image = torch.empty(
         prompts, 256, llm.model.config.text_config.hidden_size, device="meta", dtype=torch.bfloat16
@@ -189,9 +196,17 @@ def test_scoring_a_rollout_of_one_process(full_size: FullSize) -> None:
     with OneDevice():
         activations, log_probs = kept_bytes(llm.model, score)
         log_probs.sum().backward()
+    trained = sum(parameter.numel() for parameter in language_parameters(llm.model))
+    assert sum(each.numel() for each in llm.model.parameters() if each.grad is not None) == trained
+    whole = 2 * llm.model.num_parameters()  # in bfloat16
     llm.model.zero_grad()
     assert log_probs.shape == (prompts * settings["group_size"], LONGEST + 3)
-    print(f"{full_size.case.profile}: GRPO keeps {activations / 1e9:.1f} GB for backward")
+    states = full_size.estimated_bytes("altollm_grpo", trained)
+    print(
+        f"{full_size.case.profile}: GRPO {states / 1e9:.1f} GB of states, {whole / 1e9:.1f} GB of whole weights for a "
+        f"rollout, {activations / 1e9:.1f} GB kept for backward"
+    )
+    assert states + max(whole, activations) < 0.9 * GPU_BYTES
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Constrained answers: every mask decodes, and caching and batching change nothing."""
 
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,7 +41,7 @@ def answers(asked: Questions, sampling: Sampling) -> list[list[int]]:
 
 def test_a_thousand_masks_of_an_untrained_model_all_decode() -> None:
     asked = questions(["Segment <ref>the red star</ref>.", "the ring"], [0, 1], 5, samples=500, start=True)
-    sampled = answers(asked, Sampling(temperature=1.0, generator=torch.Generator().manual_seed(0)))
+    sampled = answers(asked, Sampling(temperature=1.0, randomness=random_numbers(2)))
     assert len(sampled) == 1000
     read = [LLM.read([LLM.vocabulary.start, *ids, LLM.turn_end]) for ids in sampled]
     assert all(1 <= answer.length <= 5 and not answer.malformed for answer in read)
@@ -81,16 +82,50 @@ def test_batched_answers_equal_one_by_one_without_a_cache() -> None:
     assert found == [plain_greedy(*asked, 4) for asked in zip(prompts, [1, 0, 1], strict=True)]
 
 
+def random_numbers(questions: int, seed: int = 0) -> list[np.random.Generator]:
+    return [np.random.default_rng([seed, place]) for place in range(questions)]
+
+
 def test_samples_of_one_prompt_equal_the_prompt_repeated() -> None:
     first = answers(
         questions(["red", "the ring"], [0, 1], 4, samples=3),
-        Sampling(temperature=1.0, top_k=9, generator=torch.Generator().manual_seed(5)),
+        Sampling(temperature=1.0, top_k=9, randomness=random_numbers(2)),
     )
+    shared = [one for one in random_numbers(2) for _ in range(3)]
     repeated = answers(
         questions(["red"] * 3 + ["the ring"] * 3, [0] * 3 + [1] * 3, 4),
-        Sampling(temperature=1.0, top_k=9, generator=torch.Generator().manual_seed(5)),
+        Sampling(temperature=1.0, top_k=9, randomness=shared),
     )
     assert first == repeated
+
+
+def test_what_is_drawn_for_a_question_does_not_depend_on_the_others() -> None:
+    texts, seen = ["red", "the ring", "Segment <ref>the red star</ref>."], [0, 1, 1]
+    together = answers(
+        questions(texts, seen, 4, samples=3), Sampling(temperature=1.0, randomness=random_numbers(3))
+    )
+    assert len({tuple(answer) for answer in together}) > 3
+    for place, (text, image) in enumerate(zip(texts, seen, strict=True)):
+        alone = answers(
+            questions([text], [image], 4, samples=3),
+            Sampling(temperature=1.0, randomness=random_numbers(3)[place : place + 1]),
+        )
+        assert alone == together[3 * place : 3 * place + 3]
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([None, 3]))
+def test_tokens_are_drawn_as_often_as_their_probability_says(seed: int, top_k: int | None) -> None:
+    logits = torch.tensor([0.3, float("-inf"), 1.5, -2.0, 0.9, float("-inf")])
+    count, temperature = 4000, 0.8
+    sampling = Sampling(temperature=temperature, top_k=top_k, randomness=[np.random.default_rng(seed)])
+    drawn = sampling.draw(logits.expand(count, -1))
+    weights = (logits.double() / temperature).exp()
+    if top_k is not None:
+        weights[weights < weights.sort().values[-top_k]] = 0
+    found = torch.bincount(drawn, minlength=len(logits)) / count
+    torch.testing.assert_close(found.double(), weights / weights.sum(), atol=0.04, rtol=0)
+    assert not found[weights == 0].any()
 
 
 @settings(max_examples=30, deadline=None)

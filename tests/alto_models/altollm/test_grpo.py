@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -134,7 +135,7 @@ def test_a_group_is_scored_as_each_answer_by_itself() -> None:
             max_lengths=[4, 4],
             samples=3,
         ),
-        Sampling(temperature=0.8, generator=torch.Generator().manual_seed(1)),
+        Sampling(temperature=0.8, randomness=[np.random.default_rng([1, place]) for place in range(2)]),
     )
     groups = [
         Group(prompt=prompt, answers=sampled[3 * index : 3 * index + 3])

@@ -6,6 +6,7 @@ The plain computation: transformers' own forward pass on the pixels and the whol
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -40,7 +41,9 @@ class Recorded(Sampling):
 
 def sampled(begin_masks: bool) -> tuple[list[list[int]], list[Tensor]]:
     """Answers to every prompt, and log-probabilities of the vocabulary at each of their tokens."""
-    sampling = Recorded(temperature=TEMPERATURE, generator=torch.Generator().manual_seed(4))
+    sampling = Recorded(
+        temperature=TEMPERATURE, randomness=[np.random.default_rng([4, place]) for place in range(3)]
+    )
     start = [LLM.vocabulary.start] if begin_masks else []
     questions = Questions(
         image=IMAGES,
