@@ -6,43 +6,27 @@ taken whole.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from data_contracts.errors import InputError
 from jobs.acquisition.contact_sheet import ContactSheet
-from jobs.acquisition.link_source import fetch_from_links
-from jobs.acquisition.local_folder import copy_dataset, copy_file, existing_folder
-from jobs.acquisition.s3_source import fetch_from_s3
-from jobs.acquisition.sa1b_settings import LinksConfig, S3Config
+from jobs.acquisition.dataset_layout import count_files, is_wanted, require_layout
+from jobs.acquisition.link_list import read_links
+from jobs.acquisition.link_source import fetch_from_links, renewal_in
+from jobs.acquisition.local_folder import copy_file, copy_folder, existing_folder
+from jobs.acquisition.s3_source import fetch_named_from_s3
 from jobs.acquisition.sa1b_writer import IDS_A_SHARD, shard_number, write_shard
-from jobs.acquisition.settings import write_dataset_file
-from jobs.runner.context import JobConfig, StageContext, StageReport
-from jobs.sample_scenes.scene import Scene, SceneConfig, draw_scene
+from jobs.acquisition.settings import SourceConfig, write_dataset_file
+from jobs.acquisition.transfer_settings import ListedLinks
+from jobs.runner.context import StageContext, StageReport
+from jobs.sample_scenes.scene import Scene, draw_scene
 from jobs.sample_scenes.seeds import scene_rng
 
 
-class Config(JobConfig):
-    source: Literal["sample", "folder", "links", "s3"] = Field(
-        default="sample",
-        description="`sample`: scenes drawn from the seed; the others take what the section of this name says",
-    )
-    folder: str | None = Field(default=None, description="shards or pairs; relative to the project's root")
-    links: LinksConfig | None = Field(default=None, description="shards by the publisher's list of links")
-    s3: S3Config | None = Field(default=None, description="shards in a bucket")
-    scene: SceneConfig = Field(default=SceneConfig(), description="size of the drawn scenes")
+class Config(SourceConfig[ListedLinks]):
     images_per_shard: int = Field(default=100, ge=1, lt=IDS_A_SHARD, description="scenes to draw for a shard")
-
-    @model_validator(mode="after")
-    def _section_of_the_source(self) -> "Config":
-        for name, section in (("folder", self.folder), ("links", self.links), ("s3", self.s3)):
-            if (self.source == name) != (section is not None):
-                raise ValueError(
-                    f"`{name}` must be given with `source: {name}`, and only then; source is {self.source}"
-                )
-        return self
 
 
 def run(config: Config, context: StageContext) -> StageReport:
@@ -52,8 +36,8 @@ def run(config: Config, context: StageContext) -> StageReport:
     write_dataset_file(context.output, "sa1b", context.partition or "", config.source)
     if config.folder is not None:
         return _copy(existing_folder(config.folder), context)
-    if config.links is not None or config.s3 is not None:
-        return _download(config.links, config.s3, context)
+    if config.source != "sample":
+        return _download(config, context)
     return _draw(config, context)
 
 
@@ -88,7 +72,9 @@ def _copy(folder: Path, context: StageContext) -> StageReport:
     shards = context.partition_items
     missing = [shard for shard in shards if not (folder / shard).exists()]
     if len(missing) == len(shards) and any(folder.glob("sa_*.json")):
-        return StageReport(figures=copy_dataset(folder, "sa1b", context))
+        require_layout(folder, "sa1b", f"folder `{folder.name}`")
+        copy_folder(folder, context.output, is_wanted, context)
+        return StageReport(figures=count_files(context.output))
     if missing:
         raise InputError(
             f"folder `{folder.name}` has no shard `{missing[0]}`; download it or correct `folder`"
@@ -100,15 +86,16 @@ def _copy(folder: Path, context: StageContext) -> StageReport:
     return StageReport(figures={"shards": len(shards)})
 
 
-def _download(links: LinksConfig | None, s3: S3Config | None, context: StageContext) -> StageReport:
+def _download(config: Config, context: StageContext) -> StageReport:
     shards = list(dict.fromkeys(context.partition_items))
     # What has been downloaded survives a kill here; the output folder of a killed run does not.
     folder = context.work / "downloads"
     folder.mkdir(exist_ok=True)
-    if links is not None:
-        fetch_from_links(links, shards, folder, context)
-    if s3 is not None:
-        fetch_from_s3(s3, shards, folder, context)
+    if (links := config.links) is not None:
+        listed = read_links(Path(links.file), shards)
+        fetch_from_links(links, listed, folder, renewal_in(links.file), context)
+    if config.s3 is not None:
+        fetch_named_from_s3(config.s3, shards, folder, context)
     for shard in shards:
         (folder / shard).replace(context.output / shard)
     size = sum((context.output / shard).stat().st_size for shard in shards)

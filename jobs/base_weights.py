@@ -4,25 +4,44 @@ The output holds one folder a model (`altollm`, `tokenizer`), a copy of the chec
 parameters. A model without a source is left out: its stage then starts from nothing.
 """
 
-import shutil
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alto_models.weight_files import weights_sha256
 from data_contracts.errors import InputError
+from jobs.acquisition.fetch import fetch
+from jobs.acquisition.transfer_settings import DataLinks, Places
 from jobs.runner.context import JobConfig, StageContext, StageReport
 
 
-class Source(JobConfig):
-    """A checkpoint folder: `config.json`, weights in one safetensors file or in shards, and what else belongs to it."""
+class Source(Places[DataLinks]):
+    """A checkpoint folder: `config.json`, weights in one safetensors file or in shards, and what else belongs to it.
 
-    folder: Path = Field(description="relative to the project root, or absolute")
+    From a folder, from links or from a bucket, of which one is given.
+    """
+
     sha256: str = Field(
         description="of model.safetensors; of shards: of what `sha256sum` prints of them",
         pattern="^[0-9a-f]{64}$",
     )
     licence: str = Field(min_length=1, description="under which the weights may be used")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if len(self.given) != 1:
+            raise ValueError(
+                f"give one of `folder`, `links` and `s3`, found {', '.join(self.given) or 'none'}"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """For people: the folder, the bucket and prefix, or that links were followed."""
+        if self.folder is not None:
+            return Path(self.folder).name
+        return self.s3.url if self.s3 is not None else "links"
 
 
 class Config(JobConfig):
@@ -36,30 +55,24 @@ def run(config: Config, context: StageContext) -> StageReport:
         if source is None:
             figures[f"{name}_source"] = "none"
             continue
-        _copy(source, context.output / name)
+        _acquire(source, context.output / name, context)
         figures |= {
-            f"{name}_source": source.folder.name,
+            f"{name}_source": source.name,
             f"{name}_sha256": source.sha256,
             f"{name}_licence": source.licence,
         }
     return StageReport(figures=figures)
 
 
-def _copy(source: Source, target: Path) -> None:
-    if not source.folder.is_dir():
-        raise InputError(
-            f"base weights: {source.folder} does not exist; correct `folder` or set the model to null"
-        )
-    found = weights_sha256(source.folder)
+def _acquire(source: Source, target: Path, context: StageContext) -> None:
+    # A checkpoint is flat: what lies in folders below it, such as a cache or version control, is left out.
+    fetch(source, target, lambda path: len(path.parts) == 1, context)
+    found = weights_sha256(target)
     if found != source.sha256:
         raise InputError(
-            f"base weights: those in {source.folder} have checksum {found}, the parameters say {source.sha256}; "
+            f"base weights: those of {source.name} have checksum {found}, the parameters say {source.sha256}; "
             "fetch them again, or correct `sha256` if the new weights are meant"
         )
-    target.mkdir(parents=True)
-    for path in sorted(source.folder.iterdir()):
-        if path.is_file():
-            shutil.copyfile(path, target / path.name)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
+from typing import NoReturn
 
 import requests
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ReadTimeoutError
@@ -18,7 +19,7 @@ from data_contracts.errors import InputError
 from jobs.acquisition.byte_progress import FileProgress
 from jobs.acquisition.link_list import Link
 from jobs.acquisition.part_file import Origin, PartFile
-from jobs.acquisition.sa1b_settings import LinksConfig
+from jobs.acquisition.transfer_settings import LinksConfig
 
 READ_BYTES = 1 << 20
 PROGRESS_BYTES = 1 << 20  # an attempt that brings this many more is none of those `attempts` counts
@@ -139,13 +140,11 @@ def _refuse_status(response: requests.Response, link: Link) -> None:
     if status in WORTH_RETRYING:
         raise Cut(f"the server answered HTTP {status}", _retry_after(response))
     if status not in (200, 206, 416):
-        raise InputError(
-            f"{link.name}: the server answered HTTP {status}; get a fresh list from the publisher"
-        )
+        raise InputError(f"{link.name}: the server answered HTTP {status}; {link.remedy}")
     kind = response.headers.get("Content-Type", "")
     encoding = response.headers.get("Content-Encoding", "identity")
     if status != 416 and (kind.startswith("text/html") or encoding != "identity"):
-        raise InputError(f"{link.name}: its link leads to a web page; get a fresh list from the publisher")
+        raise InputError(f"{link.name}: its link leads to a web page; {link.remedy}")
 
 
 def _placed(response: requests.Response, link: Link, part: PartFile, origin: Origin | None) -> Origin:
@@ -166,16 +165,14 @@ def _placed(response: requests.Response, link: Link, part: PartFile, origin: Ori
 
 
 def _size(headers: Mapping[str, str], link: Link) -> int | None:
-    """Size of the whole file, as the server or else the list says; None where only the md5 is known."""
+    """Size of the whole file, as the server or else the list says; None where only a checksum is known."""
     length = headers.get("Content-Length", "")
     size = int(length) if length.isdecimal() else link.size
-    if size is None and link.md5 is None:
-        raise InputError(
-            f"{link.name}: the server does not say its size; add a column `size` to the link list"
-        )
+    if size is None and link.md5 is None and link.sha256 is None:
+        raise InputError(f"{link.name}: the server does not say its size; add its `size` to {link.stated_in}")
     if link.size is not None and size != link.size:
         raise InputError(
-            f"{link.name}: the server has {size} bytes, the link list says {link.size}; get a fresh list"
+            f"{link.name}: the server has {size} bytes, {link.stated_in} says {link.size}; {link.remedy}"
         )
     return size
 
@@ -196,14 +193,16 @@ def _retry_after(response: requests.Response) -> float | None:
 def _refuse_other_content(part: PartFile, link: Link) -> None:
     # A part of an earlier run may be of a version that an earlier list spoke of.
     if link.size is not None and part.size != link.size:
-        found, published = f"{part.size} bytes", str(link.size)
-    elif link.md5 is not None and (md5 := part.md5()) != link.md5:
-        found, published = f"md5 {md5}", link.md5
-    else:
-        return
+        _refuse(part, link, f"{part.size} bytes", str(link.size))
+    for algorithm, published in (("md5", link.md5), ("sha256", link.sha256)):
+        if published is not None and (digest := part.digest(algorithm)) != published:
+            _refuse(part, link, f"{algorithm} {digest}", published)
+
+
+def _refuse(part: PartFile, link: Link, found: str, published: str) -> NoReturn:
     part.discard()
     raise InputError(
-        f"{link.name}: received {found}, the link list says {published}; run again, or get a fresh list"
+        f"{link.name}: received {found}, {link.stated_in} says {published}; run again, or {link.remedy}"
     )
 
 

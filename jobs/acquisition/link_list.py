@@ -19,21 +19,25 @@ _SHOWN = 5
 class Link:
     """url: carries a signature that lets anyone download, so it is kept out of every message.
 
-    size: bytes. size and md5 (lower-case hexadecimal) as published, None where the list has none.
+    size: bytes. size, md5 and sha256 (lower-case hexadecimal) as published, None where that is not known.
+    stated_in: where they stand. remedy: what to do about a link that leads nowhere.
     """
 
     name: str
     url: SecretStr
     size: int | None = None
     md5: str | None = None
+    sha256: str | None = None
+    stated_in: str = "the link list"
+    remedy: str = "get a fresh list from the publisher"
 
 
-def read_links(path: Path, shards: Sequence[str]) -> list[Link]:
-    """Links of the shards, in their order; rows of other files are skipped unread.
+def read_links(path: Path, names: Sequence[str]) -> list[Link]:
+    """Links of these files, in their order; rows of others are skipped unread.
 
-    Raises InputError for a list that cannot be read, lacks one of the shards or names one twice.
+    Raises InputError for a list that cannot be read, lacks one of the files or names one twice.
     """
-    wanted = set(shards)
+    wanted = set(names)
     found: dict[str, Link] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -47,13 +51,15 @@ def read_links(path: Path, shards: Sequence[str]) -> list[Link]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         # The error's own text may quote a line, and with it a link.
         reason = error.strerror if isinstance(error, OSError) else "it is not tab-separated UTF-8 text"
-        raise InputError(f"link list `{path}` cannot be read: {reason}; correct `links.file`") from None
-    missing = [shard for shard in shards if shard not in found]
+        raise InputError(
+            f"link list `{path}` cannot be read: {reason}; correct its name in params.yaml"
+        ) from None
+    missing = [name for name in names if name not in found]
     if missing:
         raise InputError(
-            f"{path.name}: has no link for {listed(missing)}; get a complete list or correct partitions.yaml"
+            f"{path.name}: has no link for {listed(missing)}; get a complete list or correct the names"
         )
-    return [found[shard] for shard in shards]
+    return [found[name] for name in names]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -76,7 +82,7 @@ def _rows(file: TextIO, name: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _link(name: str, row: dict[str, str], where: str) -> Link:
     url, size, md5 = (row.get(column, "").strip() for column in (LINK, SIZE, MD5))
-    if not _is_web_address(url):
+    if not is_web_address(url):
         raise InputError(f"{where}: cdn_link is no http(s) address; get a fresh list from the publisher")
     if size and not size.isdecimal():
         raise InputError(f"{where}: size is not a number of bytes; correct it or leave it empty")
@@ -85,7 +91,7 @@ def _link(name: str, row: dict[str, str], where: str) -> Link:
     return Link(name=name, url=SecretStr(url), size=int(size) if size else None, md5=md5.lower() or None)
 
 
-def _is_web_address(url: str) -> bool:
+def is_web_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -1,28 +1,12 @@
-"""Copies a data set from a local folder, keeping its publisher's layout."""
+"""Copies files from a local folder, keeping their layout."""
 
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 
 from data_contracts.errors import InputError
-from jobs.acquisition.settings import DATASET_FILE, Format
 from jobs.runner.context import StageContext
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-_SUFFIXES = IMAGE_SUFFIXES | {".json", ".jsonl", ".p"}
-# Patterns a folder must have at least one file of.
-_REQUIRED: dict[Format, tuple[str, ...]] = {
-    "sa1b": ("sa_*.json", "sa_*.jpg"),
-    "refer": ("refs(*).p", "instances.json"),
-    "grefcoco": ("grefs(*).json", "instances.json"),
-    "alto_jsonl": ("data_seg.json",),
-    "coco_instances": ("instances.json",),
-    "psalm": ("*/*_*.json",),
-    "reason_seg": ("*/*.json", "*/*.jpg"),
-    "refcocom": ("annotations/*.json", "masks/*.png"),
-    "multi_class": ("*.jsonl",),
-}
 
 
 def existing_folder(folder: str) -> Path:
@@ -33,24 +17,15 @@ def existing_folder(folder: str) -> Path:
     return path
 
 
-def copy_dataset(folder: Path, format_: Format, context: StageContext) -> dict[str, int]:
-    """Copy images, masks and annotations into the stage's output; returns how many of each.
-
-    Other files are left out. Raises InputError where what the format needs is missing, or where a link
-    leads out of the folder.
-    """
-    for pattern in _REQUIRED[format_]:
-        if not any(folder.glob(pattern)):
-            raise InputError(f"folder `{folder.name}` has no `{pattern}`, which format `{format_}` needs")
-    files = sorted(path for path in _files(folder) if path.suffix in _SUFFIXES and path.name != DATASET_FILE)
-    images = sum(path.suffix in IMAGE_SUFFIXES for path in files)
-    if images == 0:
-        raise InputError(f"folder `{folder.name}` has no image (.jpg or .png) in it")
+def copy_folder(
+    folder: Path, target: Path, wanted: Callable[[PurePosixPath], bool], context: StageContext
+) -> None:
+    """Copy the wanted files. Raises InputError where a link leads out of the folder."""
+    files = sorted(path for path in _files(folder) if wanted(PurePosixPath(path.relative_to(folder))))
     with context.progress(len(files), "Copying", "file") as bar:
         for path in files:
-            copy_file(folder, path, context.output / path.relative_to(folder))
+            copy_file(folder, path, target / path.relative_to(folder))
             bar.update(1)
-    return {"images": images, "annotation_files": len(files) - images}
 
 
 def copy_file(folder: Path, path: Path, target: Path) -> None:

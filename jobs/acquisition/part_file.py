@@ -52,9 +52,12 @@ class PartFile:
     def append(self) -> BinaryIO:
         return self.path.open("ab")
 
-    def md5(self) -> str:
+    def digest(self, algorithm: str) -> str:
+        """Hexadecimal digits; algorithm: "md5" or "sha256"."""
         with self.path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            return hashlib.file_digest(
+                file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+            ).hexdigest()
 
     def finish(self) -> None:
         """Give the part its final name, once its bytes are on the disk."""

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from data_contracts.errors import InputError
 from jobs.acquisition.alto_writer import write_alto_jsonl
 from jobs.acquisition.contact_sheet import ContactSheet
-from jobs.acquisition.local_folder import copy_dataset, existing_folder
+from jobs.acquisition.dataset_layout import count_files, is_wanted, require_layout
+from jobs.acquisition.fetch import fetch
+from jobs.acquisition.local_folder import existing_folder
 from jobs.acquisition.refer_writer import write_grefcoco, write_refer
 from jobs.acquisition.sampled import SampledScene, SampleFigures, sample_scenes
 from jobs.acquisition.settings import DatasetConfig, write_dataset_file
@@ -27,9 +29,14 @@ def acquire(
         )
     config = datasets[name]
     write_dataset_file(context.output, config.format, name, config.source)
+    if config.source == "sample":
+        return _write_samples(config, name, purpose, context)
     if config.folder is not None:
-        return StageReport(figures=copy_dataset(existing_folder(config.folder), config.format, context))
-    return _write_samples(config, name, purpose, context)
+        folder = existing_folder(config.folder)
+        require_layout(folder, config.format, f"folder `{folder.name}`")
+    fetch(config, context.output, is_wanted, context)
+    require_layout(context.output, config.format, f"the data set `{name}`")
+    return StageReport(figures=count_files(context.output))
 
 
 def _write_samples(config: DatasetConfig, name: str, purpose: str, context: StageContext) -> StageReport:

@@ -1,19 +1,26 @@
-"""Shards from a bucket, by boto3's transfer: several parts of one shard at a time."""
+"""Objects from a bucket, by boto3's transfer: several at a time, and several parts of a large one."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_contracts.errors import InputError
 from jobs.acquisition.byte_progress import ByteProgress
 from jobs.acquisition.link_list import listed
 from jobs.acquisition.part_file import PartFile
-from jobs.acquisition.sa1b_settings import S3Config
+from jobs.acquisition.safe_names import UnsafeName, relative_path, shown
+from jobs.acquisition.transfer_settings import S3Config
 from jobs.runner.context import StageContext
 
 PART_BYTES = 16 << 20
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _NO_SUCH_KEY = frozenset({"NoSuchKey", "404"})
+_CHANGED = frozenset({"PreconditionFailed", "412", "InvalidRange", "416"})
 _REFUSED = {
     "InvalidAccessKeyId": "does not know the access key",
     "SignatureDoesNotMatch": "does not accept the secret key",
@@ -24,13 +31,42 @@ _REFUSED = {
 }
 
 
-def fetch_from_s3(config: S3Config, shards: Sequence[str], folder: Path, context: StageContext) -> None:
-    """Download the shards that are not in `folder` yet.
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """name: below the prefix. size: bytes. etag: identifies the version, without quotes."""
+
+    name: str
+    size: int
+    etag: str
+
+
+def fetch_named_from_s3(config: S3Config, names: Sequence[str], folder: Path, context: StageContext) -> None:
+    """Download the objects of these names that are not in `folder` yet.
 
     Credentials, region and endpoint (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL) come from where boto3 looks for
     them: the environment and the AWS files. Raises InputError naming what is missing, and what to do.
     """
-    from boto3.s3.transfer import TransferConfig
+    waiting = [name for name in names if not (folder / name).exists()]
+    with _explained(config):
+        client = _client(config)
+        _download(client, config, _looked_up(client, config, waiting), folder, context)
+
+
+def fetch_all_from_s3(
+    config: S3Config, wanted: Callable[[PurePosixPath], bool], folder: Path, context: StageContext
+) -> None:
+    """Download every wanted object below the prefix that is not in `folder` yet; as `fetch_named_from_s3`."""
+    with _explained(config):
+        client = _client(config)
+        found = [item for item in _listed(client, config) if wanted(PurePosixPath(item.name))]
+        waiting = [item for item in found if not (folder / item.name).exists()]
+        _download(client, config, waiting, folder, context)
+
+
+def _download(
+    client: Any, config: S3Config, objects: Sequence[StoredObject], folder: Path, context: StageContext
+) -> None:
+    from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
     transfer = TransferConfig(
         max_concurrency=config.parallel,
@@ -39,27 +75,87 @@ def fetch_from_s3(config: S3Config, shards: Sequence[str], folder: Path, context
         num_download_attempts=config.attempts,
         preferred_transfer_client="classic",
     )
-    waiting = [shard for shard in shards if not (folder / shard).exists()]
-    with _explained(config):
-        client = _client(config)
-        sizes = _sizes(client, config, waiting)
-        with context.progress(0, "Downloading", "B") as bar:
-            progress = ByteProgress(bar)
-            progress.move(0, sum(sizes.values()))
-            for shard, size in sizes.items():
-                part = PartFile(folder / shard)
-                for left_by_a_kill in folder.glob(f"{part.path.name}*"):
-                    left_by_a_kill.unlink()
-                client.download_file(
-                    config.bucket,
-                    config.key(shard),
-                    str(part.path),
-                    Config=transfer,
-                    Callback=lambda count: progress.move(count, 0),
-                )
-                if part.size != size:
-                    raise InputError(f"`{shard}` changed in {config.url} while it was read; run again")
-                part.finish()
+    with (
+        context.progress(0, "Downloading", "B") as bar,
+        create_transfer_manager(client, transfer) as manager,
+    ):
+        progress = ByteProgress(bar)
+        progress.move(0, sum(item.size for item in objects))
+        running: deque[tuple[StoredObject, PartFile, Any]] = deque()
+        for item in objects:
+            part = PartFile(folder / item.name)
+            part.path.parent.mkdir(parents=True, exist_ok=True)
+            for left_by_a_kill in part.path.parent.glob(f"{_literal(part.path.name)}*"):
+                left_by_a_kill.unlink()
+            # Of one version from the first part to the last: the transfer asks for its ETag.
+            subscribers = [_Watched(item, progress)]
+            future = manager.download(
+                config.bucket, config.key(item.name), str(part.path), subscribers=subscribers
+            )
+            running.append((item, part, future))
+            if len(running) > 2 * config.parallel:
+                _finish(client, config, *running.popleft())
+        while running:
+            _finish(client, config, *running.popleft())
+
+
+def _finish(client: Any, config: S3Config, item: StoredObject, part: PartFile, future: Any) -> None:
+    future.result()
+    if part.size != item.size or not _is_of_etag(client, config, item, part):
+        part.discard()
+        raise InputError(
+            f"{shown(item.name)} is not what {config.url} says it holds (size or checksum); run again"
+        )
+    part.finish()
+
+
+class _Watched:
+    """Tells a transfer what the listing said, and the progress bar what has come."""
+
+    def __init__(self, item: StoredObject, progress: ByteProgress) -> None:
+        self._item = item
+        self._progress = progress
+
+    def on_queued(self, future: Any, **_: Any) -> None:
+        future.meta.provide_transfer_size(self._item.size)
+        future.meta.provide_object_etag(f'"{self._item.etag}"')
+
+    def on_progress(self, bytes_transferred: int, **_: Any) -> None:
+        self._progress.move(bytes_transferred, 0)
+
+    def on_done(self, **_: Any) -> None:
+        pass
+
+
+def _is_of_etag(client: Any, config: S3Config, item: StoredObject, part: PartFile) -> bool:
+    """Whether the bytes are those of the ETag, where it is made of MD5 sums, which not every store promises."""
+    whole, _, parts = item.etag.partition("-")
+    if not _MD5.fullmatch(whole):
+        return True
+    if not parts and part.digest("md5") == whole:
+        return True
+    head = client.head_object(
+        Bucket=config.bucket, Key=config.key(item.name), **({"PartNumber": 1} if parts else {})
+    )
+    if head.get("ServerSideEncryption", "AES256") != "AES256":
+        return True
+    return bool(parts) and _digest_in_parts(part.path, head["ContentLength"], int(parts)) in (None, whole)
+
+
+def _digest_in_parts(path: Path, part_bytes: int, parts: int) -> str | None:
+    """MD5 of the MD5 sums of all parts; None where the file has another number of them."""
+    digests = []
+    with path.open("rb") as file:
+        while data := file.read(part_bytes):
+            digests.append(hashlib.md5(data, usedforsecurity=False).digest())
+    if len(digests) != parts:
+        return None
+    return hashlib.md5(b"".join(digests), usedforsecurity=False).hexdigest()
+
+
+def _literal(name: str) -> str:
+    """The name as a pattern that only it matches."""
+    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _client(config: S3Config) -> Any:
@@ -82,25 +178,52 @@ def _client(config: S3Config) -> Any:
         ) from None
 
 
-def _sizes(client: Any, config: S3Config, shards: Sequence[str]) -> dict[str, int]:
-    """Bytes of each shard. Raises InputError naming all that the bucket lacks."""
+def _looked_up(client: Any, config: S3Config, names: Sequence[str]) -> list[StoredObject]:
+    """The objects of these names. Raises InputError naming all that the bucket lacks."""
     from botocore.exceptions import ClientError
 
-    sizes, missing = {}, []
-    for shard in shards:
+    found, missing = [], []
+    for name in names:
         try:
             # Unlike HEAD, GET says why it was refused.
-            answer = client.get_object(Bucket=config.bucket, Key=config.key(shard))
+            answer = client.get_object(Bucket=config.bucket, Key=config.key(name))
         except ClientError as error:
             if error.response["Error"]["Code"] not in _NO_SUCH_KEY:
                 raise
-            missing.append(shard)
+            missing.append(name)
         else:
             answer["Body"].close()
-            sizes[shard] = answer["ContentLength"]
+            found.append(
+                StoredObject(name=name, size=answer["ContentLength"], etag=answer["ETag"].strip('"'))
+            )
     if missing:
         raise InputError(f"{config.url} has no {listed(missing)}; upload it or correct `s3.url`")
-    return sizes
+    return found
+
+
+def _listed(client: Any, config: S3Config) -> list[StoredObject]:
+    """All objects below the prefix, by name. Raises InputError where there is none, or a key is no path."""
+    prefix = config.key("")
+    found = []
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=config.bucket, Prefix=prefix):
+        for entry in page.get("Contents", ()):
+            name = entry["Key"].removeprefix(prefix)
+            if not name or name.endswith("/"):
+                continue
+            try:
+                path = relative_path(name)
+            except UnsafeName as error:
+                raise InputError(
+                    f"{config.url}: key {shown(name)} is {error}; remove it or correct `s3.url`"
+                ) from None
+            if str(path) != name:
+                raise InputError(
+                    f"{config.url}: key {shown(name)} is no plain path; remove it or correct `s3.url`"
+                )
+            found.append(StoredObject(name=name, size=entry["Size"], etag=entry["ETag"].strip('"')))
+    if not found:
+        raise InputError(f"{config.url} holds no object; upload the data or correct `s3.url`")
+    return found
 
 
 @contextmanager
@@ -108,6 +231,7 @@ def _explained(config: S3Config) -> Iterator[None]:
     """Turn boto3's errors into one line, without anything that a server or the environment has put into them."""
     from boto3.exceptions import Boto3Error
     from botocore import exceptions
+    from s3transfer.exceptions import RetriesExceededError
 
     try:
         yield
@@ -123,10 +247,12 @@ def _explained(config: S3Config) -> Iterator[None]:
             raise InputError(
                 f"the object store of {config.url} {_REFUSED[code]}; correct the AWS credentials"
             ) from None
+        if code in _CHANGED or code in _NO_SUCH_KEY:
+            raise InputError(f"objects of {config.url} changed while they were read; run again") from None
         raise InputError(
             f"the object store of {config.url} answered {code}; check AWS_REGION and `s3.url`"
         ) from None
-    except (exceptions.BotoCoreError, Boto3Error) as error:
+    except (exceptions.BotoCoreError, Boto3Error, RetriesExceededError) as error:
         raise InputError(
             f"the object store of {config.url} cannot be read ({type(error).__name__});"
             " check AWS_ENDPOINT_URL_S3 and the network, then run again"

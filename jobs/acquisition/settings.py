@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from jobs.acquisition.transfer_settings import AnyLinks, DataLinks, Places
 from jobs.runner.context import JobConfig
 from jobs.sample_scenes.scene import SceneConfig
 
@@ -25,22 +26,21 @@ SAMPLED = ("refer", "grefcoco", "alto_jsonl")
 DATASET_FILE = "dataset.json"
 
 
-class SourceConfig(JobConfig):
+class SourceConfig(Places[AnyLinks]):
     """Where data comes from."""
 
-    source: Literal["sample", "folder"] = Field(
-        default="sample", description="`sample`: scenes drawn from the seed; `folder`: a local folder"
-    )
-    folder: str | None = Field(
-        default=None, description="data in the publisher's format; relative to the project's root"
+    source: Literal["sample", "folder", "links", "s3"] = Field(
+        default="sample",
+        description="`sample`: scenes drawn from the seed; the others take what the section of this name says",
     )
     scene: SceneConfig = Field(default=SceneConfig(), description="size of the drawn scenes")
 
     @model_validator(mode="after")
-    def _folder_where_used(self) -> "SourceConfig":
-        if (self.source == "folder") != (self.folder is not None):
+    def _section_of_the_source(self) -> Self:
+        expected = [] if self.source == "sample" else [self.source]
+        for name in {*self.given} ^ {*expected}:
             raise ValueError(
-                f"`folder` must be given with `source: folder` only, and source is {self.source}"
+                f"`{name}` must be given with `source: {name}`, and only then; source is {self.source}"
             )
         return self
 
@@ -53,7 +53,7 @@ class ExpressionCounts(JobConfig):
     no_target: int = Field(default=0, ge=0, description="of something that is not there")
 
 
-class DatasetConfig(SourceConfig):
+class DatasetConfig(SourceConfig[DataLinks]):
     """A data set of images with referring expressions."""
 
     format: ReferringFormat = Field(
@@ -68,7 +68,7 @@ class DatasetConfig(SourceConfig):
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetConfig":
         if self.source == "sample" and self.format not in SAMPLED:
-            raise ValueError(f"format `{self.format}` is not drawn as samples: use it with `source: folder`")
+            raise ValueError(f"format `{self.format}` is not drawn as samples: take it from another source")
         if abs(sum(self.splits.values()) - 1) > 1e-6 or min(self.splits.values()) < 0:
             raise ValueError(f"shares of `splits` must add up to 1, found {self.splits}")
         if self.format in ("refer", "alto_jsonl") and (

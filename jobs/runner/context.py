@@ -14,7 +14,8 @@ from jobs.runner.metric_log import MetricLog
 class JobConfig(BaseModel):
     """Base of every stage's parameters: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What is wrong may be a link that should not have been there.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)

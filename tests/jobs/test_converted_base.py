@@ -31,7 +31,7 @@ def base_of(published: Path, folder: Path) -> Path:
     """`published`, converted and taken up by the stage base_weights."""
     convert_altollm(published, folder / "converted")
     source = {
-        "folder": folder / "converted",
+        "folder": str(folder / "converted"),
         "sha256": weights_sha256(folder / "converted"),
         "licence": "MIT",
     }
@@ -75,7 +75,7 @@ def test_a_changed_shard_is_refused(tmp_path: Path) -> None:
     checksum = weights_sha256(tmp_path / "converted")
     shard = max((tmp_path / "converted").glob("model-*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
-    source = {"folder": tmp_path / "converted", "sha256": checksum, "licence": "MIT"}
+    source = {"folder": str(tmp_path / "converted"), "sha256": checksum, "licence": "MIT"}
     with pytest.raises(InputError, match="checksum"):
         base_weights.run(
             base_weights.Config.model_validate({"altollm": source}), context(tmp_path, "base_weights")

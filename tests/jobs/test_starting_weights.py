@@ -17,7 +17,7 @@ def test_stage_1_trains_on_the_frozen_sam_it_was_given(tmp_path: Path) -> None:
     start = tmp_path / "start"
     given = convert_starting_weights(tmp_path / "sam.pth", None, start).tensors
     checksum = hashlib.sha256((start / "model.safetensors").read_bytes()).hexdigest()
-    source = {"folder": start, "sha256": checksum, "licence": "Apache-2.0"}
+    source = {"folder": str(start), "sha256": checksum, "licence": "Apache-2.0"}
     base = context(tmp_path, "base_weights")
     base_weights.run(base_weights.Config.model_validate({"tokenizer": source}), base)
 

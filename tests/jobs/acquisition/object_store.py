@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 ACCESS_KEY, SECRET_KEY = "testkey", "testsecret"
 STARTING_SECONDS = 30
@@ -65,6 +66,18 @@ def object_store(folder: Path) -> Iterator[str]:
         # It takes 25 s to end on SIGTERM, and nothing of it is kept.
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+def client(address: str) -> Any:
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=address,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
 
 
 def free_ports(count: int) -> list[int]:

