@@ -66,7 +66,8 @@ def run(config: Config, context: StageContext) -> StageReport:
 
 def _acquire(source: Source, target: Path, context: StageContext) -> None:
     # A checkpoint is flat: what lies in folders below it, such as a cache or version control, is left out.
-    fetch(source, target, lambda path: len(path.parts) == 1, context)
+    downloads = context.work / "downloads" / target.name
+    fetch(source, target, lambda path: len(path.parts) == 1, downloads, context)
     found = weights_sha256(target)
     if found != source.sha256:
         raise InputError(

@@ -16,15 +16,17 @@ from jobs.runner.context import StageContext
 Wanted = Callable[[PurePosixPath], bool]
 
 
-def fetch(places: Places[DataLinks], target: Path, wanted: Wanted, context: StageContext) -> None:
+def fetch(
+    places: Places[DataLinks], target: Path, wanted: Wanted, downloads: Path, context: StageContext
+) -> None:
     """Put the wanted files of the one place that is given below `target`.
 
-    What has been downloaded is kept in `context.work` until all of it is there, so that a killed run goes on.
+    downloads: folder below `context.work` that keeps what has come until all of it is there, so that a run that is
+    killed goes on.
     Raises InputError naming what is missing or wrong, and what to do.
     """
     if places.folder is not None:
         copy_folder(existing_folder(places.folder), target, wanted, context)
-    downloads = context.work / "downloads" / target.name
     if places.links is not None:
         downloads.mkdir(parents=True, exist_ok=True)
         _fetch_links(places.links, downloads, target, wanted, context)

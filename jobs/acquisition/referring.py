@@ -34,7 +34,7 @@ def acquire(
     if config.folder is not None:
         folder = existing_folder(config.folder)
         require_layout(folder, config.format, f"folder `{folder.name}`")
-    fetch(config, context.output, is_wanted, context)
+    fetch(config, context.output, is_wanted, context.work / "downloads", context)
     require_layout(context.output, config.format, f"the data set `{name}`")
     return StageReport(figures=count_files(context.output))
 

@@ -74,7 +74,7 @@ def test_expired_links_are_named_together_and_a_fresh_list_continues(
     with pytest.raises(InputError) as caught:
         run(context_of(*NAMES[:3]), links, parallel=1)
     message = str(caught.value)
-    assert message.startswith(f"links of `{NAMES[1]}`, `{NAMES[2]}` in ")
+    assert message.startswith(f"links of `{NAMES[1]}`, `{NAMES[2]}` have expired: ")
     assert "fetch a fresh list" in message
     assert "\n" not in message
     server.asked.clear()
