@@ -13,6 +13,7 @@ from jobs.runner.layout import StageAddress, output_folder, project_root
 from jobs.runner.lineage import read_lineage
 from jobs.runner.registry import CHAMPION, REGISTERED_MODELS, find_version
 from jobs.runner.tracking import use_project_store
+from jobs.serving.package import ALTOLLM_CHECKPOINT, checkpoint_in, is_package
 
 if TYPE_CHECKING:
     from alto_models.altollm.api import Segmenter
@@ -68,7 +69,8 @@ def find_folder(model: str, downloads: Path) -> Path:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow.artifacts import download_artifacts
 
-        return Path(download_artifacts(artifact_uri=model, dst_path=str(downloads)))
+        folder = Path(download_artifacts(artifact_uri=model, dst_path=str(downloads)))
+        return checkpoint_in(folder, ALTOLLM_CHECKPOINT) if is_package(folder) else folder
 
 
 def with_its_tokenizer(model: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from alto_models.data.shards import Picture
 from data_contracts.errors import InputError, first_line
@@ -27,9 +27,18 @@ BoolMask = NDArray[np.bool_]
 
 def read_image(path: Path) -> Picture:
     """(H, W, 3) uint8 RGB of a JPEG or PNG file of 8 bits a channel. Raises InputError."""
-    image = _decode(path, IMAGE_FORMATS)
+    _require_file(path)
+    return _as_rgb(_decode(path, str(path), IMAGE_FORMATS), str(path))
+
+
+def image_of_bytes(data: bytes) -> Picture:
+    """As `read_image`, of the contents of a file."""
+    return _as_rgb(_decode(io.BytesIO(data), "the image", IMAGE_FORMATS), "the image")
+
+
+def _as_rgb(image: Image.Image, name: str) -> Picture:
     if image.mode not in IMAGE_MODES:
-        raise InputError(f"{path}: pixels of mode {image.mode}; save the image with 8 bits a channel")
+        raise InputError(f"{name}: pixels of mode {image.mode}; save the image with 8 bits a channel")
     return np.asarray(image.convert("RGB"))
 
 
@@ -41,7 +50,8 @@ def read_mask(path: Path, threshold: int | None = None) -> BoolMask:
     """
     if threshold is not None and threshold < 1:
         raise InputError(f"threshold is at least 1, as level 0 is outside the mask, got {threshold}")
-    image = _decode(path, MASK_FORMATS)
+    _require_file(path)
+    image = _decode(path, str(path), MASK_FORMATS)
     if image.mode not in MASK_MODES:
         raise InputError(f"{path}: pixels of mode {image.mode}; save the mask as a grey PNG")
     levels = np.asarray(image)
@@ -83,15 +93,18 @@ def encode_mask(mask: BoolMask) -> bytes:
     return data.getvalue()
 
 
-def _decode(path: Path, formats: tuple[str, ...]) -> Image.Image:
-    """All pixels of a file. Raises InputError where it is no whole image of these formats, or too large."""
+def _require_file(path: Path) -> None:
     if not os.path.isfile(path):  # unlike Path.is_file it also answers for names that cannot exist
         raise InputError(f"{path}: no such file")
-    too_large = f"{path}: more than {MAX_SIDE} pixels a side; scale it down first"
+
+
+def _decode(source: Path | io.BytesIO, name: str, formats: tuple[str, ...]) -> Image.Image:
+    """All pixels of a file. Raises InputError where it is no whole image of these formats, or too large."""
+    too_large = f"{name}: more than {MAX_SIDE} pixels a side; scale it down first"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=formats) as image:
+            with Image.open(source, formats=formats) as image:
                 if max(image.size) > MAX_SIDE:
                     raise InputError(too_large)
                 image.load()
@@ -100,5 +113,7 @@ def _decode(path: Path, formats: tuple[str, ...]) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(too_large) from None
+    except UnidentifiedImageError:  # it says no more, and where in memory the bytes were
+        raise InputError(f"{name}: not a whole {' or '.join(formats)} file") from None
     except Exception as error:  # decoders raise nearly anything for damaged bytes
-        raise InputError(f"{path}: not a whole {' or '.join(formats)} file ({first_line(error)})") from None
+        raise InputError(f"{name}: not a whole {' or '.join(formats)} file ({first_line(error)})") from None

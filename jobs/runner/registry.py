@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from data_contracts.errors import InputError
@@ -12,8 +13,10 @@ from jobs.runner.ledger import Ledger
 from jobs.runner.lineage import read_lineage
 from jobs.runner.run import read_last_run
 from jobs.runner.tracking import find_or_create_experiment, use_project_store
+from jobs.serving.package import package_segmenter
 
 REGISTERED_MODELS = {"tokenizer_stage1_5": "alto-tokenizer", "altollm_grpo": "altollm"}
+TOKENIZER = StageAddress("tokenizer_stage1_5")
 CHALLENGER, CHAMPION = "challenger", "champion"  # aliases
 IMPORTED = "imported"  # stands for a profile where a checkpoint has none
 
@@ -50,7 +53,8 @@ def register(client: Any, root: Path, address: StageAddress, model: str) -> Regi
         return known
     profile = read_lineage(root).profile
     run = source_run(client, root, address, profile)
-    client.log_artifacts(run.info.run_id, str(root / output_folder(profile, address)), "model")
+    with TemporaryDirectory() as scratch:
+        client.log_artifacts(run.info.run_id, str(artifact_folder(root, profile, address, scratch)), "model")
     version = client.create_model_version(
         model,
         source=f"{run.info.artifact_uri}/model",
@@ -67,6 +71,16 @@ def register(client: Any, root: Path, address: StageAddress, model: str) -> Regi
     return RegisteredVersion(
         model=model, version=version.version, data_version=recorded.data_version, how="registered"
     )
+
+
+def artifact_folder(root: Path, profile: str, address: StageAddress, scratch: str) -> Path:
+    """What is kept with a version: the checkpoint or, of a language model, what `mlflow models serve` runs."""
+    output = root / output_folder(profile, address)
+    if address.stage != "altollm_grpo":
+        return output
+    packed = Path(scratch, "model")
+    package_segmenter(output, root / output_folder(profile, TOKENIZER), packed)
+    return packed
 
 
 def register_folder(root: Path, folder: Path, model: str, licence: str) -> RegisteredVersion:
@@ -125,7 +139,7 @@ def trained_on(root: Path, address: StageAddress) -> dict[str, str]:
     """Which mask tokenizer a language model's mask tokens belong to."""
     if address.stage != "altollm_grpo":
         return {}
-    tokenizer = Ledger(root).current(StageAddress("tokenizer_stage1_5"))
+    tokenizer = Ledger(root).current(TOKENIZER)
     if tokenizer is None:
         raise InputError("tokenizer_stage1_5 has no up-to-date result: run it before registering")
     return {"tokenizer_data_version": tokenizer.data_version}

@@ -1,13 +1,18 @@
 """The smoke lineage, end to end through both doors: one state, the same versions."""
 
+import base64
+import io
 import json
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.jobs.runner.toy_project import assert_cache_is_sound
+from tests.lineage.model_server import ask, served
 from tests.lineage.project import (
     copy_repository,
     data_versions,
@@ -92,6 +97,30 @@ def test_models_are_registered_once_as_challenger(by_dvc: Path) -> None:
     again = run(by_dvc, "-m", "orchestration.cli", "sync").stdout
     assert "alto-tokenizer version 1 (already registered)" in again
     assert "altollm version 1 (already registered)" in again
+
+
+def test_a_registered_version_is_served_and_answers_as_alto_segment(by_dvc: Path, tmp_path: Path) -> None:
+    run(by_dvc, "-m", "orchestration.cli", "sync")
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.full((48, 64, 3), (200, 30, 30), np.uint8)).save(photo)
+    command = ["-m", "orchestration.cli", "segment", str(photo), "--ref", "the red box", "--max-tokens", "3"]
+    line = run(
+        by_dvc, *command, "--model", "models:/altollm@challenger", "--out", str(tmp_path / "out")
+    ).stdout
+    with served(by_dvc, "models:/altollm@challenger", tmp_path / "server.log") as address:
+        status, body = ask(address, photo.read_bytes(), ["the red box"], max_tokens=3)
+        refused, why = ask(address, b"no image", ["the red box"])
+    (answer,) = body["predictions"][0]["segmentations"]
+    said = json.loads(line)
+    assert status == 200
+    assert {key: answer[key] for key in said.keys() & answer.keys()} == {
+        key: said[key] for key in said.keys() & answer.keys()
+    }
+    assert {"codes", "score", "rle", "length"} <= said.keys() & answer.keys()
+    mask = Image.open(io.BytesIO(base64.b64decode(answer["png"])))
+    assert np.array_equal(np.asarray(mask), np.asarray(Image.open(tmp_path / "out" / said["mask_file"])))
+    assert refused == 400
+    assert "row 1: the image: not a whole JPEG or PNG file" in why["message"]
 
 
 def test_changed_grpo_parameter_makes_exactly_grpo_stale_in_both_doors(by_dvc: Path) -> None:

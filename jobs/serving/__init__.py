@@ -1,0 +1,1 @@
+"""A trained ALToLLM as an MLflow pyfunc model: what `mlflow models serve` answers with."""
