@@ -194,15 +194,45 @@ def boundary_length(runs: Runs, height: int) -> int:
 
 
 def sample(runs: Runs, height: int, width: int, rows: NDArray, columns: NDArray) -> NDArray[np.bool_]:
-    """Mask values at the grid rows (h,) x columns (w,): (h, w); False outside the image.
+    """Mask values at the grid rows (h,) x columns (w,), both rising: (h, w); False outside the image.
 
     With rows and columns from `grid` this is cropping and nearest-neighbour resizing in one, without
     decoding the whole mask.
     """
-    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
-    pixels = np.clip(columns, 0, width - 1)[:, None] * height + np.clip(rows, 0, height - 1)[None, :]
-    run_of_pixel = np.searchsorted(np.cumsum(runs), pixels.ravel(), side="right").reshape(pixels.shape)
-    return (run_of_pixel % 2 == 1).T & inside
+    return sample_union([runs], height, width, rows, columns)
+
+
+def sample_union(
+    masks: Sequence[Runs], height: int, width: int, rows: NDArray, columns: NDArray
+) -> NDArray[np.bool_]:
+    """As `sample`, of the pixels that any of the (valid, at least one) masks has.
+
+    Grid points inside the image are counted through in the order of runs, a column that occurs several times once.
+    Every stretch of ones adds 1 from the first point in it to the first point behind it.
+    """
+    top, bottom = np.searchsorted(rows, [0, height])
+    left, right = np.searchsorted(columns, [0, width])
+    inner_columns, column_of_point = np.unique(columns[left:right], return_inverse=True)
+    stops = [np.cumsum(runs) for runs in masks]
+    count = int(bottom - top)
+    points = len(inner_columns) * count
+    # Before each image column / row: grid columns and rows.
+    columns_before = np.searchsorted(inner_columns, np.arange(width + 2))
+    rows_before = np.searchsorted(rows[top:bottom], np.arange(height))
+
+    def first_point(pixels: Runs) -> Runs:
+        """The first grid point at or behind each pixel."""
+        column, row = np.divmod(pixels, height)
+        has_points = columns_before[column + 1] > columns_before[column]
+        return columns_before[column] * count + has_points * rows_before[row]
+
+    begin = first_point(np.concatenate([stop[0::2][: len(stop) // 2] for stop in stops]))
+    end = first_point(np.concatenate([stop[1::2] for stop in stops]))
+    change = np.bincount(begin, minlength=points + 1) - np.bincount(end, minlength=points + 1)
+    covered = np.cumsum(change[:points]) > 0
+    sampled = np.zeros((len(rows), len(columns)), np.bool_)
+    sampled[top:bottom, left:right] = covered.reshape(len(inner_columns), count)[column_of_point].T
+    return sampled
 
 
 def grid(start: float, length: float, count: int) -> NDArray[np.int64]:

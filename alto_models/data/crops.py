@@ -4,19 +4,34 @@ The "Multi-Target-SA1B" recipe of the paper: some random masks of an image are m
 around them is cut and padded. K merged masks share one crop, so that its pixels are encoded once.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from alto_models.data.masks import ImageWithMasks, MaskImages, StoredMask
-from alto_models.data.squares import FloatArray, Square, coverage, cut_image, cut_mask, whole_square
-from data_contracts.errors import InputError
+from alto_models.data.masks import ImageWithMasks, StoredMask, stored_masks
+from alto_models.data.order import SampleOrder, Window
+from alto_models.data.row_groups import Least, RowGroups, RowIndex
+from alto_models.data.shards import Picture
+from alto_models.data.squares import (
+    FloatArray,
+    Square,
+    coverage,
+    cut_file,
+    cut_pixels,
+    cut_union,
+    reduction,
+    whole_square,
+)
+from data_contracts.errors import InputError, first_line
+from data_contracts.schemas import MASKS_SCHEMA
+
+# Row groups are asked for so many steps before their first row.
+AHEAD_STEPS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,50 +52,84 @@ class CropSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """image: (3, S, S) float32 in [0, 1]; masks: (K, M, M) float32 in [0, 1]; square in image pixels."""
+    """image: (3, S, S) uint8; masks: (K, M, M) float32 in [0, 1]; square in image pixels."""
 
     image_id: str
     square: Square
-    image: FloatArray
+    image: Picture
     masks: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropBatch:
-    """images: (B, 3, S, S) float32 in [0, 1]; masks: (B, K, M, M) float32, in {0, 1}
-    unless supersampled."""
+    """images: (B, 3, S, S) uint8; masks: (B, K, M, M) float32, in {0, 1} unless supersampled."""
 
     image_ids: tuple[str, ...]
-    images: FloatArray
+    images: Picture
     masks: FloatArray
 
 
-class CropReader:
-    """Endless stream of crops; the crop at a position depends on the seed and the position only.
+COLUMNS = ("image_id", "width", "height", "image", "masks")
 
-    Every image with a large enough mask is drawn once per epoch, in an order of its own each epoch.
+
+def croppable_rows(folder: Path | str, split: str, settings: CropSettings) -> RowIndex:
+    """The images of a split with a mask that is large enough to be drawn. Raises InputError as RowIndex.read."""
+    least = Least("largest_mask_share", settings.min_area_share, "min_area_share")
+    return RowIndex.read(folder, MASKS_SCHEMA, split, least)
+
+
+class CropReader:
+    """Endless stream of crops in the order of `SampleOrder`: each image once an epoch.
+
+    The crop at a position depends on seed, position and crops_per_step only. For one thread; a copy in another
+    process begins with nothing read.
+    in_turn: for each crop of a step, positions are asked for from step to step; what comes next is read ahead.
     """
 
-    def __init__(self, images: MaskImages, settings: CropSettings, seed: int) -> None:
+    def __init__(
+        self, rows: RowIndex, settings: CropSettings, seed: int, crops_per_step: int = 1, in_turn: bool = True
+    ) -> None:
         self.settings = settings
-        self._images = images
+        self._rows = rows
         self._seed = seed
-        self._usable = [i for i in range(len(images)) if eligible_masks(images.masks(i), settings)]
-        if not self._usable:
-            raise InputError("no image has a mask as large as min_area_share demands; lower it")
-        self._order = lru_cache(maxsize=2)(self._shuffled)
+        self._crops_per_step = crops_per_step
+        self._in_turn = in_turn
+        self._order = SampleOrder(rows.group_sizes, crops_per_step, seed)
+        self._groups = RowGroups(rows, COLUMNS)
+        self._windows: dict[tuple[int, int], Window] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CropReader, (self._rows, self.settings, self._seed, self._crops_per_step, self._in_turn)
 
     def __len__(self) -> int:
         """Crops in an epoch."""
-        return len(self._usable)
-
-    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self._seed, 0, epoch]).permutation(self._usable)
+        return len(self._order)
 
     def crop(self, position: int) -> Crop:
-        epoch, place = divmod(position, len(self._usable))
+        """Raises InputError naming the shard, and the image, that cannot be read."""
+        if self._in_turn:
+            self._read_ahead(position)
+        group, number = self._order.at(position)
+        row = int(self._rows.rows[self._rows.starts[group] + number])
+        table = self._groups.get(group)
         rng = np.random.default_rng([self._seed, 1, position])
-        return draw_crop(self._images[int(self._order(epoch)[place])], self.settings, rng)
+        try:
+            return _crop_of_row(table, row, self.settings, rng)
+        except (OSError, SyntaxError, ValueError, ArithmeticError) as error:
+            shard = f"{self._rows.folder.name}/{self._rows.groups[group].shard}"
+            raise InputError(
+                f"{shard}: image {table['image_id'][row]}: {first_line(error)}; the shard is damaged: "
+                "run the prepare stage again or copy it anew"
+            ) from None
+
+    def _read_ahead(self, position: int) -> None:
+        """Hold the row groups of the windows that this position and one some steps later lie in."""
+        place = position % self._crops_per_step
+        for ahead in (0, AHEAD_STEPS):
+            window = self._order.window(position + ahead * self._crops_per_step)
+            if self._windows.get((place, ahead)) != window:
+                self._windows[place, ahead] = window
+                self._groups.hold((place, ahead), self._order.groups(window))
 
     def batch(self, positions: range) -> CropBatch:
         """The crops at `positions`."""
@@ -92,16 +141,51 @@ class CropReader:
         )
 
 
+def _crop_of_row(table: pa.Table, row: int, settings: CropSettings, rng: np.random.Generator) -> Crop:
+    height, width = table["height"][row].as_py(), table["width"][row].as_py()
+    masks = table["masks"][row].values
+    large = _large_enough(masks.field("area").to_numpy(), height, width, settings)
+    eligible = stored_masks(masks.take(pa.array(np.flatnonzero(large))).to_pylist(), height, width)
+    square, targets = _draw(eligible, height, width, settings, rng)
+    return Crop(
+        image_id=table["image_id"][row].as_py(),
+        square=square,
+        image=cut_file(table["image"][row].as_buffer(), square, settings.image_size),
+        masks=targets,
+    )
+
+
+def _large_enough(areas: NDArray[np.int64], height: int, width: int, settings: CropSettings) -> NDArray[np.bool_]:
+    """Of masks of these areas. In float32, as `largest_mask_share` is stored: the largest mask decides for both."""
+    shares: NDArray[np.bool_] = (areas / max(height, width) ** 2).astype(np.float32) > settings.min_area_share
+    return shares
+
+
 def eligible_masks(masks: Sequence[StoredMask], settings: CropSettings) -> list[StoredMask]:
     """Masks of an image large enough to be drawn."""
-    share = settings.min_area_share
-    return [mask for mask in masks if mask.area > share * max(mask.rle.height, mask.rle.width) ** 2]
+    if not masks:
+        return []
+    areas = np.array([mask.area for mask in masks], np.int64)
+    large = _large_enough(areas, masks[0].rle.height, masks[0].rle.width, settings)
+    return [mask for mask, drawn in zip(masks, large, strict=True) if drawn]
 
 
 def draw_crop(image: ImageWithMasks, settings: CropSettings, rng: np.random.Generator) -> Crop:
     """One crop of an image with at least one eligible mask."""
     height, width = image.image.shape[:2]
-    eligible = eligible_masks(image.masks, settings)
+    square, targets = _draw(eligible_masks(image.masks, settings), height, width, settings, rng)
+    return Crop(
+        image_id=image.image_id,
+        square=square,
+        image=cut_pixels(image.image, square, settings.image_size),
+        masks=targets,
+    )
+
+
+def _draw(
+    eligible: Sequence[StoredMask], height: int, width: int, settings: CropSettings, rng: np.random.Generator
+) -> tuple[Square, FloatArray]:
+    """A square of the image and K merged masks on it (K, M, M); the first is whole."""
     target = _draw_subset(eligible, settings.max_merged, rng)
     if rng.random() < settings.whole_image_share:
         square = whole_square(height, width)
@@ -111,15 +195,10 @@ def draw_crop(image: ImageWithMasks, settings: CropSettings, rng: np.random.Gene
     targets = [target]
     for _ in range(settings.masks_per_crop - 1):
         targets.append(_draw_subset(inside or target, settings.max_merged, rng))
-    return Crop(
-        image_id=image.image_id,
-        square=square,
-        image=cut_image(image.image, square, settings.image_size),
-        masks=np.stack([_merged(masks, square, settings) for masks in targets]),
-    )
+    return square, np.stack([_merged(masks, square, settings) for masks in targets])
 
 
-def _draw_subset(masks: list[StoredMask], most: int, rng: np.random.Generator) -> list[StoredMask]:
+def _draw_subset(masks: Sequence[StoredMask], most: int, rng: np.random.Generator) -> list[StoredMask]:
     count = int(rng.integers(1, min(most, len(masks)) + 1))
     return [masks[i] for i in rng.choice(len(masks), size=count, replace=False)]
 
@@ -136,14 +215,22 @@ def _draw_square(
     ratio = rng.uniform(settings.min_box_ratio, settings.max_box_ratio)
     side = max(np.sqrt(ratio * box_width * box_height), settings.min_side_ratio * max(box_width, box_height))
     side = min(int(np.ceil(side)), max(height, width))
-    return Square(_place(left, right, side, width, rng), _place(top, bottom, side, height, rng), side)
+    # Where the image has more pixels than needed: on the lattice on which it is decoded in less time.
+    step = reduction(side, settings.image_size)
+    return Square(_place(left, right, side, width, step, rng), _place(top, bottom, side, height, step, rng), side)
 
 
-def _place(first: int, stop: int, side: int, limit: int, rng: np.random.Generator) -> int:
-    """Start of a length that holds first … stop, and stays within the image where both are possible."""
+def _place(first: int, stop: int, side: int, limit: int, step: int, rng: np.random.Generator) -> int:
+    """Start of a length that holds first … stop, and stays within the image where both are possible.
+
+    A multiple of `step`; if none suits, the one before, which is off by less than a pixel of the result.
+    """
     if side >= limit:
         return 0
-    return int(rng.integers(max(stop - side, 0), min(first, limit - side) + 1))
+    least, most = max(stop - side, 0), min(first, limit - side)
+    start = int(rng.integers(least, most + 1))
+    before = start - start % step
+    return before + step if before < least and before + step <= most else before
 
 
 def _mostly_inside(mask: StoredMask, square: Square) -> bool:
@@ -155,25 +242,7 @@ def _mostly_inside(mask: StoredMask, square: Square) -> bool:
 
 
 def _merged(masks: list[StoredMask], square: Square, settings: CropSettings) -> FloatArray:
-    size = settings.mask_size * settings.supersample
-    grids = [cut_mask(mask.runs, mask.rle.height, mask.rle.width, square, size) for mask in masks]
-    return coverage(np.logical_or.reduce(grids), settings.supersample)
+    size, rle = settings.mask_size * settings.supersample, masks[0].rle
+    merged = cut_union([mask.runs for mask in masks], rle.height, rle.width, square, size)
+    return coverage(merged, settings.supersample)
 
-
-Batch = TypeVar("Batch")
-
-
-def prefetched(read: Callable[[int], Batch], steps: range, depth: int = 2) -> Iterator[Batch]:
-    """read(step) for each step in turn, up to `depth` of them read ahead by one background thread."""
-    pending: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        try:
-            for step in steps:
-                pending.append(pool.submit(read, step))
-                if len(pending) > depth:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()

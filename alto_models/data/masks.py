@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alto_models.data.shards import DEFAULT_CACHE_BYTES, Picture, PictureCache, ShardRows
+from alto_models.data.row_groups import DEFAULT_CACHE_BYTES
+from alto_models.data.shards import Picture, PictureCache, ShardRows
 from alto_models.masks import Box, Rle, Runs, parse_counts
 from data_contracts.schemas import MASKS_SCHEMA
 
@@ -36,17 +37,16 @@ class ImageWithMasks:
 
 
 class MaskImages:
-    """Sequence of ImageWithMasks of a split ("train", "held_out", None for all), in file order.
+    """Sequence of ImageWithMasks of a split ("train", "held_out", None for all), in file order; read as asked for.
 
     folder: the output folder of prepare_sa1b (all batches), or one batch. Raises InputError as ShardRows.
     """
 
     def __init__(
-        self, folder: Path, split: str | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES
+        self, folder: Path | str, split: str | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES
     ) -> None:
-        self._rows = ShardRows(folder, MASKS_SCHEMA, split)
+        self._rows = ShardRows(folder, MASKS_SCHEMA, split, large=("image", "masks"))
         self._pictures = PictureCache(cache_bytes)
-        self._masks: dict[int, tuple[StoredMask, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -56,10 +56,8 @@ class MaskImages:
 
     def masks(self, index: int) -> tuple[StoredMask, ...]:
         """Masks of an image, without decoding the image."""
-        if index not in self._masks:
-            row = self._rows.row(index, columns=["width", "height", "masks"])
-            self._masks[index] = tuple(_mask(mask, row) for mask in row["masks"])
-        return self._masks[index]
+        row = self._rows.row(index, columns=["width", "height", "masks"])
+        return stored_masks(row["masks"], row["height"], row["width"])
 
     def __getitem__(self, index: int) -> ImageWithMasks:
         row = self._rows.row(index, columns=["image_id", "image"])
@@ -70,11 +68,15 @@ class MaskImages:
         )
 
 
-def _mask(mask: dict[str, Any], row: dict[str, Any]) -> StoredMask:
-    return StoredMask(
-        mask_id=mask["mask_id"],
-        rle=Rle(row["height"], row["width"], mask["counts"]),
-        box=Box(*map(int, mask["box"])),
-        area=mask["area"],
-        boundary_length=mask["boundary_length"],
+def stored_masks(rows: list[dict[str, Any]], height: int, width: int) -> tuple[StoredMask, ...]:
+    """Entries of the column `masks` of an image of that size."""
+    return tuple(
+        StoredMask(
+            mask_id=row["mask_id"],
+            rle=Rle(height, width, row["counts"]),
+            box=Box(*map(int, row["box"])),
+            area=row["area"],
+            boundary_length=row["boundary_length"],
+        )
+        for row in rows
     )

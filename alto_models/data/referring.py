@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alto_models.data.shards import DEFAULT_CACHE_BYTES, Picture, PictureCache, ShardRows
+from alto_models.data.row_groups import DEFAULT_CACHE_BYTES
+from alto_models.data.shards import Picture, PictureCache, ShardRows
 from alto_models.masks import Box, Rle
 from data_contracts.schemas import REFERRING_SCHEMA
 
@@ -49,14 +50,14 @@ class ReferringImage:
 
 
 class ReferringImages:
-    """Sequence of ReferringImage of a split (None for all), in file order.
+    """Sequence of ReferringImage of a split (None for all), in file order; records are in memory, images are not.
 
     folder: the output folder of prepare_referring or prepare_benchmark (all partitions), or one partition.
     Record ids are unique within a source. Raises InputError as ShardRows.
     """
 
     def __init__(
-        self, folder: Path, split: str | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES
+        self, folder: Path | str, split: str | None = None, cache_bytes: int = DEFAULT_CACHE_BYTES
     ) -> None:
         self._rows = ShardRows(folder, REFERRING_SCHEMA, split)
         self._pictures = PictureCache(cache_bytes)

@@ -2,54 +2,49 @@
 
 import io
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_contracts.errors import InputError
+from alto_models.data.row_groups import DEFAULT_CACHE_BYTES, RowGroups, RowIndex
 
 Picture = NDArray[np.uint8]
 
-DEFAULT_CACHE_BYTES = 256 * 2**20
-
 
 class ShardRows:
-    """All rows of the shards below a folder that belong to a split, in file order, in memory.
+    """All rows of the shards of a folder that belong to a split, in file order; `split` None takes every row.
 
-    folder: a partition, or the folder above the partitions. split None takes every row.
-    Raises InputError where there are no shards, no such rows, or another schema.
+    folder: a partition, or the folder above the partitions; a path or `s3://bucket/prefix`.
+    large: columns that are read when they are asked for, a row group at a time; the others stay in memory.
+    Raises InputError where there are no shards, no such rows, or another schema, and where a shard cannot be read.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, split: str | None) -> None:
-        paths = sorted(folder.rglob("shard-*.parquet"))
-        if not paths:
-            raise InputError(f"{folder}: no shard-*.parquet inside; run the prepare stage first")
-        self._table = pa.concat_tables([_read(path, schema, split) for path in paths])
-        if not len(self._table):
-            raise InputError(f"{folder}: no image of split {split!r}")
+    def __init__(
+        self, folder: Path | str, schema: pa.Schema, split: str | None, large: Sequence[str] = ("image",)
+    ) -> None:
+        self._index = RowIndex.read(folder, schema, split)
+        self._large = RowGroups(self._index, large)
+        small = [name for name in schema.names if name not in large]
+        self._small = self._index.table(small)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._index)
 
     def row(self, index: int, columns: list[str] | None = None) -> dict[str, Any]:
         """Row at a position as plain Python values, all columns or those named."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        table = self._table if columns is None else self._table.select(columns)
-        return table.slice(index, 1).to_pylist()[0]
-
-
-def _read(path: Path, schema: pa.Schema, split: str | None) -> pa.Table:
-    stored = pq.read_schema(path)
-    if not stored.equals(schema) or stored.metadata != schema.metadata:
-        raise InputError(f"{path}: not {schema.metadata}; run the prepare stage again")
-    filters = None if split is None else [("split", "==", split)]
-    return pq.read_table(path, filters=filters)
+        group, place = self._index.group_of(index)
+        row: dict[str, Any] = {}
+        for table, at in ((self._small, index), (self._large, place)):
+            wanted = [name for name in table.column_names if columns is None or name in columns]
+            if wanted:
+                rows = table if isinstance(table, pa.Table) else table.get(group)
+                row |= rows.select(wanted).slice(at, 1).to_pylist()[0]
+        return row
 
 
 class PictureCache:

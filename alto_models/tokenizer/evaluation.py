@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alto_models.data.crops import CropSettings, draw_crop, eligible_masks
 from alto_models.data.masks import MaskImages
-from alto_models.data.squares import square_pad_whole
+from alto_models.data.squares import fractions, square_pad_whole
 from alto_models.metrics import batch_boundary, batch_iou
 from alto_models.tokenizer.interface import Tokenizer
 from alto_models.tokenizer.prefixes import decode_prefixes
@@ -81,7 +81,7 @@ def held_out_views(images: MaskImages, settings: CropSettings, limit: int, seed:
         rles = [mask.rle for mask in objects]
         pixels, masks = square_pad_whole(image.image, rles, settings.image_size, settings.mask_size)
         crop = draw_crop(image, settings, np.random.default_rng([seed, index]))
-        for kind, square, drawn in ((WHOLE, pixels, masks), (CROP, crop.image, crop.masks)):
+        for kind, square, drawn in ((WHOLE, pixels, masks), (CROP, fractions(crop.image), crop.masks)):
             some = drawn[drawn.any(axis=(1, 2))]
             if len(some):
                 views.append(

@@ -50,7 +50,7 @@ class Stage1Settings(BaseModel):
 
 
 class BatchTensors:
-    """Crops of one forward pass as tensors: images (I, 3, S, S), masks (I * K, 1, M, M), grouped by image.
+    """Crops of one forward pass as tensors: images (I, 3, S, S) in 0..1, masks (I * K, 1, M, M), by image.
 
     crops: which of the step's `step_crops` crops these are; every random choice is made for all of them, so
         that it does not depend on how they are shared out over passes and processes.
@@ -60,7 +60,7 @@ class BatchTensors:
         self.ids = batch.image_ids
         self.crops = crops
         self.step_crops = step_crops
-        self.images = to_device(torch.from_numpy(batch.images), device)
+        self.images = to_device(torch.from_numpy(batch.images), device).float() / 255
         self.masks = to_device(torch.from_numpy(batch.masks).flatten(0, 1).unsqueeze(1), device)
 
     def own(self, per_crop: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ class StageContext:
     inputs: stage name -> its output folder (the folder above the partitions for a partitioned stage).
     output: empty folder, renamed into place when the job has succeeded.
     work: folder for checkpoints; it survives a kill and is found again by a run with the same inputs.
+    workers: processes that read training data, for each process that trains; 0: a thread of its own.
     """
 
     stage: str
@@ -59,6 +60,7 @@ class StageContext:
     output: Path
     work: Path
     metric_log: MetricLog
+    workers: int = 0
 
     def progress(self, total: int, description: str, unit: str, initial: int = 0) -> tqdm:
         """Progress bar with rate and time left; use as a context manager and call `.update(n)`."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from jobs.runner.context import JobConfig
 from jobs.runner.layout import StageAddress
@@ -13,10 +13,12 @@ class Resources(JobConfig):
     """What a job may use; asking for more makes no stage stale.
 
     cpus: threads of a job. processes: of each stage that trains in several (torchrun on one machine), by stage.
+    workers: processes that read training data, for each process that trains, by stage; 0 for a thread of its own.
     """
 
     cpus: int = Field(gt=0)
     processes: dict[str, int] = Field(default_factory=dict)
+    workers: dict[str, NonNegativeInt] = Field(default_factory=dict)
 
 
 class JobSpec(BaseModel):
@@ -25,7 +27,7 @@ class JobSpec(BaseModel):
     fingerprint: hash of command, parameters and inputs; names the work folder, so that a killed job's
         checkpoints are found by the next run with the same inputs and by no other.
     threads: CPU threads for arithmetic, shared out over the processes of a machine.
-    processes: how many torchrun starts on this machine.
+    processes: how many torchrun starts on this machine. workers: that read for each of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +41,7 @@ class JobSpec(BaseModel):
     seed: int
     threads: int
     processes: int
+    workers: int = 0
     inputs: dict[str, Path]
     input_hashes: dict[str, str]
     work: Path

@@ -169,6 +169,7 @@ class Ledger:
             seed=parameters["seed"],
             threads=resources.cpus,
             processes=resources.processes.get(address.stage, 1),
+            workers=resources.workers.get(address.stage, 0),
             inputs={name: self.root / stage_folder(settings["profile"], name) for name in upstream},
             input_hashes=hashes,
             work=self.root / ".work" / address.folder_name / fingerprint,

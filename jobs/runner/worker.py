@@ -68,6 +68,7 @@ def stage_context(spec: JobSpec, output: Path, metric_log: MetricLog) -> StageCo
         output=output,
         work=spec.state,
         metric_log=metric_log,
+        workers=spec.workers,
     )
 
 

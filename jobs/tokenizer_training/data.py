@@ -1,12 +1,14 @@
 """Crops for training and held-out evaluation, as the tokenizer's stages configure them."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from alto_models.data.crops import CropReader, CropSettings, prefetched
+from alto_models.data.crops import CropReader, CropSettings, croppable_rows
 from alto_models.data.masks import MaskImages
+from alto_models.data.workers import read_ahead
 from alto_models.tokenizer.evaluation import View, held_out_views
 from alto_models.tokenizer.interface import TokenizerSizes
 from alto_models.tokenizer.stage1 import BatchTensors
@@ -60,8 +62,10 @@ class TrainingBatches:
         context: StageContext,
         crops_per_pass: int | None = None,
     ) -> None:
-        images = MaskImages(context.inputs["prepare_sa1b"], "train")
-        self._reader = CropReader(images, config.settings(tokenizer), context.seed)
+        self._settings = config.settings(tokenizer)
+        self._rows = croppable_rows(context.inputs["prepare_sa1b"], "train", self._settings)
+        self._seed = context.seed
+        self._workers = context.workers
         self._step_crops = config.crops_per_step
         self._passes = own_passes(
             config.crops_per_step, crops_per_pass, "crops.crops_per_step or training.crops_per_pass"
@@ -72,24 +76,34 @@ class TrainingBatches:
         """Forward passes of a step in this process."""
         return len(self._passes)
 
+    @cached_property
+    def _any_step(self) -> CropReader:
+        return self._reader(in_turn=False)
+
     def at(self, step: int) -> BatchTensors:
         """All crops of a step, whichever process takes them, on the processor."""
-        return self._read(step, range(self._step_crops), torch.device("cpu"))
+        crops = range(self._step_crops)
+        batch = self._any_step.batch(self._positions(step, crops))
+        return BatchTensors(batch, crops, self._step_crops, torch.device("cpu"))
 
     def own_passes(self, first: int, stop: int) -> Iterator[BatchTensors]:
         """What this process takes in the steps `first` to `stop` - 1, pass by pass, on its device."""
         device = own_device()
+        numbers = range(first * self.passes, stop * self.passes)
+        batches = read_ahead(self._reader(in_turn=True), self._positions_of_pass, numbers, self._workers)
+        for number, batch in zip(numbers, batches, strict=True):
+            yield BatchTensors(batch, self._passes[number % self.passes], self._step_crops, device)
 
-        def read(index: int) -> BatchTensors:
-            step, turn = divmod(index, self.passes)
-            return self._read(step, self._passes[turn], device)
+    def _positions_of_pass(self, number: int) -> range:
+        step, turn = divmod(number, self.passes)
+        return self._positions(step, self._passes[turn])
 
-        return prefetched(read, range(first * self.passes, stop * self.passes))
-
-    def _read(self, step: int, crops: range, device: torch.device) -> BatchTensors:
+    def _positions(self, step: int, crops: range) -> range:
         start = step * self._step_crops
-        batch = self._reader.batch(range(start + crops.start, start + crops.stop))
-        return BatchTensors(batch, crops, self._step_crops, device)
+        return range(start + crops.start, start + crops.stop)
+
+    def _reader(self, in_turn: bool) -> CropReader:
+        return CropReader(self._rows, self._settings, self._seed, self._step_crops, in_turn)
 
 
 def read_held_out(
