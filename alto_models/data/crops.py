@@ -155,7 +155,9 @@ def _crop_of_row(table: pa.Table, row: int, settings: CropSettings, rng: np.rand
     )
 
 
-def _large_enough(areas: NDArray[np.int64], height: int, width: int, settings: CropSettings) -> NDArray[np.bool_]:
+def _large_enough(
+    areas: NDArray[np.int64], height: int, width: int, settings: CropSettings
+) -> NDArray[np.bool_]:
     """Of masks of these areas. In float32, as `largest_mask_share` is stored: the largest mask decides for both."""
     shares: NDArray[np.bool_] = (areas / max(height, width) ** 2).astype(np.float32) > settings.min_area_share
     return shares
@@ -217,7 +219,9 @@ def _draw_square(
     side = min(int(np.ceil(side)), max(height, width))
     # Where the image has more pixels than needed: on the lattice on which it is decoded in less time.
     step = reduction(side, settings.image_size)
-    return Square(_place(left, right, side, width, step, rng), _place(top, bottom, side, height, step, rng), side)
+    return Square(
+        _place(left, right, side, width, step, rng), _place(top, bottom, side, height, step, rng), side
+    )
 
 
 def _place(first: int, stop: int, side: int, limit: int, step: int, rng: np.random.Generator) -> int:
@@ -245,4 +249,3 @@ def _merged(masks: list[StoredMask], square: Square, settings: CropSettings) -> 
     size, rle = settings.mask_size * settings.supersample, masks[0].rle
     merged = cut_union([mask.runs for mask in masks], rle.height, rle.width, square, size)
     return coverage(merged, settings.supersample)
-

@@ -47,7 +47,11 @@ class SampleOrder:
     """
 
     def __init__(
-        self, group_sizes: Sequence[int] | NDArray[np.int64], lanes: int, seed: int, window_rows: int = WINDOW_ROWS
+        self,
+        group_sizes: Sequence[int] | NDArray[np.int64],
+        lanes: int,
+        seed: int,
+        window_rows: int = WINDOW_ROWS,
     ) -> None:
         self._sizes = np.asarray(group_sizes, np.int64)
         self._lanes = lanes

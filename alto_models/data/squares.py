@@ -64,7 +64,12 @@ def cut_file(data: bytes, square: Square, size: int) -> Picture:
         wanted = reduction(square.side, size)
         file.draft(None, (max(width // wanted, 1), max(height // wanted, 1)))
         given = next(each for each in JPEG_REDUCTIONS if -(-width // each) == file.size[0])
-        image = np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
+        image = np.array(file if file.mode == "RGB" else file.convert("RGB"))
+    # The last column and row of a smaller image lie partly outside.
+    if width % given:
+        image[:, -1] = image[:, -1] * (width % given / given)
+    if height % given:
+        image[-1] = image[-1] * (height % given / given)
     return _resized(image, square.left // given, square.top // given, square.side / given, size)
 
 
@@ -114,9 +119,7 @@ def cut_mask(runs: Runs, height: int, width: int, square: Square, size: int) -> 
     return cut_union([runs], height, width, square, size)
 
 
-def cut_union(
-    masks: Sequence[Runs], height: int, width: int, square: Square, size: int
-) -> NDArray[np.bool_]:
+def cut_union(masks: Sequence[Runs], height: int, width: int, square: Square, size: int) -> NDArray[np.bool_]:
     """As cut_mask, of what any of the masks covers."""
     rows = mask_arithmetic.grid(square.top, square.side, size)
     columns = mask_arithmetic.grid(square.left, square.side, size)

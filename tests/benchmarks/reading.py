@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from alto_models.data.crops import CropReader, CropSettings
-from alto_models.data.masks import MaskImages
+from alto_models.data.crops import CropReader, CropSettings, croppable_rows
 from jobs.sample_scenes.scene import SceneConfig
 from tests.benchmarks.harness import arguments, interleaved, machine, milliseconds, publish, ratio, table
 from tests.benchmarks.published_reading import PublishedReader
@@ -41,7 +40,8 @@ def reading_times(scenes: Scenes, size: Size, repeats: int) -> ReadingTimes:
             published.sample(position)
 
     def read_ours(masks_per_crop: int) -> None:
-        reader = CropReader(MaskImages(scenes.prepared), _settings(size, masks_per_crop), seed=0)
+        settings = _settings(size, masks_per_crop)
+        reader = CropReader(croppable_rows(scenes.prepared, "train", settings), settings, seed=0)
         for position in range(images):
             reader.crop(position)
 

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from alto_models import masks as mask_arithmetic
-from alto_models.data.crops import CropReader, CropSettings, draw_crop, prefetched
+from alto_models.data.crops import CropReader, CropSettings, croppable_rows, draw_crop
 from alto_models.data.masks import ImageWithMasks, MaskImages
 from alto_models.data.referring import ReferringImages
 from alto_models.data.shards import PictureCache
 from alto_models.data.squares import cut_image, restore_whole, square_pad_whole, whole_square
+from alto_models.data.workers import prefetched
 from data_contracts.errors import InputError
 from data_contracts.schemas import MASKS_SCHEMA, REFERRING_SCHEMA
 
@@ -84,6 +85,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def crops(
+    folder: Path, settings: CropSettings, seed: int, per_step: int = 4, split: str = "train"
+) -> CropReader:
+    return CropReader(croppable_rows(folder, split, settings), settings, seed, per_step)
+
+
 def test_images_of_a_split_come_from_all_partitions(folder: Path) -> None:
     images = MaskImages(folder, "train")
     assert [image.image_id for image in images] == [f"image-{n}" for n in (0, 1, 2, 3, 5, 6, 7, 8, 9)]
@@ -104,19 +111,18 @@ def test_what_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_crop_depends_on_seed_and_position_only(folder: Path) -> None:
-    reader = CropReader(MaskImages(folder, "train"), SETTINGS, seed=3)
-    resumed = CropReader(MaskImages(folder, "train", cache_bytes=1), SETTINGS, seed=3)
+    reader, resumed = crops(folder, SETTINGS, seed=3), crops(folder, SETTINGS, seed=3)
     ahead = [reader.batch(range(4 * step, 4 * step + 4)) for step in range(6)]
     again = resumed.batch(range(20, 24))
     assert again.image_ids == ahead[5].image_ids
     np.testing.assert_array_equal(again.images, ahead[5].images)
     np.testing.assert_array_equal(again.masks, ahead[5].masks)
-    other = CropReader(MaskImages(folder, "train"), SETTINGS, seed=4).batch(range(20, 24))
+    other = crops(folder, SETTINGS, seed=4).batch(range(20, 24))
     assert not np.array_equal(again.images, other.images)
 
 
 def test_each_epoch_shows_every_image_once_in_its_own_order(folder: Path) -> None:
-    reader = CropReader(MaskImages(folder, "train"), SETTINGS, seed=0)
+    reader = crops(folder, SETTINGS, seed=0)
     epochs = [[reader.crop(e * len(reader) + i).image_id for i in range(len(reader))] for e in range(3)]
     assert all(sorted(epoch) == sorted(set(epochs[0])) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
@@ -124,15 +130,15 @@ def test_each_epoch_shows_every_image_once_in_its_own_order(folder: Path) -> Non
 
 def test_masks_lie_on_the_pixels_of_their_objects(folder: Path) -> None:
     settings = CropSettings(image_size=48, mask_size=48, masks_per_crop=4, max_merged=3)
-    reader = CropReader(MaskImages(folder, "train"), settings, seed=1)
+    reader = crops(folder, settings, seed=1)
     for position in range(40):
         crop = reader.crop(position)
         assert crop.image.shape == (3, 48, 48)
-        assert crop.image.dtype == crop.masks.dtype == np.float32
-        assert 0 <= crop.image.min() <= crop.image.max() <= 1
+        assert crop.image.dtype == np.uint8
+        assert crop.masks.dtype == np.float32
         assert set(np.unique(crop.masks)) <= {0.0, 1.0}
         assert crop.masks[0].any()
-        colours = crop.image > 0.5
+        colours = crop.image > 127
         for mask in crop.masks:
             # The merged mask is the union of whole objects: one channel each.
             chosen = [channel for channel in colours if (channel & (mask > 0)).any()]
@@ -163,22 +169,20 @@ def test_crops_keep_to_the_recipe(folder: Path) -> None:
 
 
 def test_whole_images_come_as_often_as_asked(folder: Path) -> None:
-    images = MaskImages(folder, "train")
     for asked, least, most in [(0.0, 0, 0), (0.5, 0.4, 0.6), (1.0, 1, 1)]:
         settings = CropSettings(
             image_size=8, mask_size=8, max_merged=1, max_box_ratio=4.0, whole_image_share=asked
         )
-        reader = CropReader(images, settings, seed=0)
+        reader = crops(folder, settings, seed=0)
         share = np.mean([reader.crop(i).square == (0, 0, WIDTH) for i in range(200)])
         assert least <= share <= most
 
 
 def test_small_masks_are_not_drawn(folder: Path) -> None:
-    images = MaskImages(folder, "train")
     largest = CropSettings(image_size=8, mask_size=8, min_area_share=900 / WIDTH**2)
-    assert len(CropReader(images, largest, seed=0)) == 9
-    with pytest.raises(InputError, match="min_area_share"):
-        CropReader(images, CropSettings(image_size=8, mask_size=8, min_area_share=0.9), seed=0)
+    assert len(crops(folder, largest, seed=0)) == 9
+    with pytest.raises(InputError, match="largest_mask_share above 0.9: lower min_area_share"):
+        croppable_rows(folder, "train", CropSettings(min_area_share=0.9))
 
 
 def test_whole_square_and_back(folder: Path) -> None:
@@ -210,9 +214,7 @@ def test_coverage_keeps_more_of_a_mask_than_its_binary_picture(folder: Path) -> 
     assert 0 < soft[(soft > 0) & (soft < 1)].size < 0.2 * soft.size
     assert soft.sum() * (WIDTH / 20) ** 2 == pytest.approx(image.masks[0].area, rel=0.03)
     assert _mean_iou(image, 20, supersample=4) > _mean_iou(image, 20, supersample=1) + 0.03
-    merged = CropReader(
-        MaskImages(folder), CropSettings(image_size=8, mask_size=20, supersample=4), seed=0
-    ).crop(3)
+    merged = crops(folder, CropSettings(image_size=8, mask_size=20, supersample=4), seed=0).crop(3)
     assert 0 <= merged.masks.min() < merged.masks.max() <= 1
 
 

@@ -233,7 +233,7 @@ def test_oracle_objective_against_numpy() -> None:
     batch = BatchTensors(
         CropBatch(
             image_ids=("a", "b"),
-            images=rng.random((2, 3, 64, 64), np.float32),
+            images=rng.integers(0, 256, (2, 3, 64, 64), np.uint8),
             masks=(rng.random((2, 3, 32, 32)) > 0.5).astype(np.float32),
         ),
         range(2),

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from alto_models.data.crops import CropReader, CropSettings
-from alto_models.data.masks import MaskImages
+from alto_models.data.crops import CropReader, CropSettings, croppable_rows
 from alto_models.tokenizer.encoder import EncodedMask
 from alto_models.tokenizer.length_predictor import LengthPredictor, expected_length
 from alto_models.tokenizer.model import MaskTokenizer
@@ -54,7 +53,7 @@ def test_processes_draw_different_crops_and_together_each_once(tmp_path: Path) -
     settings = CropSettings(image_size=64, mask_size=32, min_area_share=0.004)
 
     def reader() -> CropReader:  # each process makes its own
-        return CropReader(MaskImages(folder, "train"), settings, seed=3)
+        return CropReader(croppable_rows(folder, "train", settings), settings, 3, crops)
 
     step, crops, processes = 2, 4, 2
     share = crops // processes

@@ -51,7 +51,7 @@ def crops_of(step: int, crops: range) -> BatchTensors:
     images, masks = [], []
     for crop in crops:
         rng = np.random.default_rng([step, crop])
-        images.append(rng.random((3, 64, 64), np.float32))
+        images.append(rng.integers(0, 256, (3, 64, 64), np.uint8))
         rows, columns = np.indices((32, 32))
         centres, radii = rng.uniform(8, 24, (MASKS, 2)), rng.uniform(3, 12, MASKS)
         discs = [np.hypot(rows - y, columns - x) < r for (y, x), r in zip(centres, radii, strict=True)]
