@@ -68,6 +68,16 @@ def union(rles: Sequence[Rle]) -> Rle:
     return compress_runs(_runs_between(first, stop, height * width), height, width)
 
 
+def difference(rle: Rle, other: Rle) -> Rle:
+    """The pixels of the first (valid) mask that are not in the second of the same size."""
+    runs = parse_counts(other.counts)
+    outside = runs[1:] if runs[0] == 0 else np.append(0, runs)
+    kept = coco.merge(
+        [_as_coco(rle), _as_coco(compress_runs(outside, rle.height, rle.width))], intersect=True
+    )
+    return Rle(rle.height, rle.width, kept["counts"].decode("ascii"))
+
+
 def parse_counts(counts: str) -> Runs:
     """Runs (R,) of a compressed string. Raises MaskError(rule "mask_readable") if it is not one.
 

@@ -39,13 +39,22 @@ class Overlap:
         return self.intersection / self.union if self.union else 1.0
 
 
-def overlap(prediction: Mask, target: Mask) -> Overlap:
-    """Count the pixels of one pair. Raises ValueError for other types or unequal shapes."""
+def counted(mask: Mask, ignore: Mask | None) -> Mask:
+    """The mask without the pixels that count neither way; whatever is said of those changes nothing."""
+    return mask if ignore is None else mask & ~ignore
+
+
+def overlap(prediction: Mask, target: Mask, ignore: Mask | None = None) -> Overlap:
+    """Count the pixels of one pair, leaving out those of `ignore`.
+
+    Raises ValueError for other types or unequal shapes.
+    """
     for name, mask in (("prediction", prediction), ("target", target)):
         if mask.dtype != np.bool_ or mask.ndim != 2:
             raise ValueError(f"{name} must be a boolean (H, W) array, got {mask.dtype} {mask.shape}")
     if prediction.shape != target.shape:
         raise ValueError(f"prediction is {prediction.shape}, target is {target.shape}")
+    prediction, target = counted(prediction, ignore), counted(target, ignore)
     return Overlap(
         intersection=int(np.count_nonzero(prediction & target)),
         union=int(np.count_nonzero(prediction | target)),

@@ -113,6 +113,13 @@ RECORD = pa.struct(
             "pixels of the union with one of their four neighbours outside it",
             "pixels",
         ),
+        described(
+            "ignore",
+            pa.string(),
+            "runs of pixels that count neither as target nor as background, apart from the union; null for none",
+            "compressed COCO RLE",
+            nullable=True,
+        ),
         described("instances", pa.list_(_item(INSTANCE, "one instance")), "objects the expressions mean"),
     ]
 )

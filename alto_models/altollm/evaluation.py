@@ -30,12 +30,14 @@ def spread(images: ReferringImages, most: int) -> list[ReferringImage]:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One expression of a record; target: (H, W) bool, nothing in it where there is no target."""
+    """One expression of a record; target: (H, W) bool, nothing in it where there is no target; ignored: the
+    pixels that count neither way."""
 
     image_index: int
     record_id: str
     expression: str
     target: BinaryMask
+    ignored: BinaryMask | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ class HeldOut:
                         record_id=record.record_id,
                         expression=record.expressions[0],
                         target=target,
+                        ignored=record.ignored,
                     )
                 )
         embeddings = embed_whole_image(tokenizer, [image.image for image in images])
@@ -141,7 +144,7 @@ def evaluate(llm: AltoLLM, tokenizer: MaskTokenizer, held_out: HeldOut, *, adapt
                     question=questions[place],
                     answer=answers[place],
                     mask=mask,
-                    overlap=overlap(mask, questions[place].target),
+                    overlap=overlap(mask, questions[place].target, questions[place].ignored),
                 )
                 for place, mask in zip(mine, masks, strict=True)
             ]

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alto_models.data.row_groups import DEFAULT_CACHE_BYTES
 from alto_models.data.shards import Picture, PictureCache, ShardRows
-from alto_models.masks import Box, Rle
+from alto_models.masks import Box, Rle, decode
 from data_contracts.schemas import REFERRING_SCHEMA
 
 
@@ -27,6 +30,7 @@ class ReferringRecord:
     """One target (or none) and the expressions that name it, each on its own.
 
     rle: union of the instances, None exactly where no_target. area, boundary_length: pixels of the union.
+    ignore: pixels that count neither way, None for none.
     """
 
     record_id: str
@@ -36,6 +40,12 @@ class ReferringRecord:
     area: int
     boundary_length: int
     instances: tuple[Instance, ...]
+    ignore: Rle | None = None
+
+    @property
+    def ignored(self) -> NDArray[np.bool_] | None:
+        """`ignore` as (H, W)."""
+        return None if self.ignore is None else decode(self.ignore).astype(bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +109,7 @@ def _record(record: dict[str, Any], height: int, width: int) -> ReferringRecord:
         area=record["area"],
         boundary_length=record["boundary_length"],
         instances=tuple(_instance(instance, height, width) for instance in record["instances"]),
+        ignore=None if record["ignore"] is None else Rle(height, width, record["ignore"]),
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from alto_models import masks
 from alto_models.data.shards import Picture, decode_image
 from alto_models.masks import Rle
-from alto_models.metrics import boundary
+from alto_models.metrics import boundary, counted
 
 Mask = NDArray[np.bool_]
 
@@ -29,7 +29,8 @@ class Instance:
 
 @dataclass(frozen=True)
 class Record:
-    """What one or more expressions of an image mean. rle is None where they mean nothing in it."""
+    """What one or more expressions of an image mean. rle is None where they mean nothing in it.
+    ignore: pixels that count neither way, None for none."""
 
     record_id: str
     expressions: tuple[str, ...]
@@ -37,6 +38,7 @@ class Record:
     area: int
     boundary_length: int
     instances: tuple[Instance, ...]
+    ignore: Rle | None = None
 
     @property
     def category(self) -> str:
@@ -83,6 +85,7 @@ class BenchmarkImage:
                     )
                     for item in record["instances"]
                 ),
+                ignore=rle(record["ignore"]),
             )
             for record in row["records"]
         )
@@ -111,10 +114,12 @@ class BenchmarkImage:
 
 @dataclass(frozen=True)
 class Truth:
-    """Decoded true mask (H, W) of a record (all False for no target) and its boundary region."""
+    """Decoded true mask (H, W) of a record (all False for no target), its boundary region, and the pixels
+    that count neither way (None for none), which are in neither."""
 
     mask: Mask
     boundary: Mask
+    ignore: Mask | None
 
     @classmethod
     def of(cls, record: Record, image: BenchmarkImage) -> "Truth":
@@ -122,7 +127,9 @@ class Truth:
             mask = np.zeros((image.height, image.width), dtype=bool)
         else:
             mask = masks.decode(record.rle).astype(bool)
-        return cls(mask, boundary(mask))
+        ignore = None if record.ignore is None else masks.decode(record.ignore).astype(bool)
+        mask = counted(mask, ignore)
+        return cls(mask, boundary(mask), ignore)
 
 
 @dataclass(frozen=True)

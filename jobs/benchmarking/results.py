@@ -54,8 +54,10 @@ SAMPLES_SCHEMA = pa.schema(
         # Compressed COCO run lengths of the original image; null for an empty mask.
         pa.field("target_counts", pa.string()),
         pa.field("predicted_counts", pa.string()),
+        # Pixels that count neither way and are in none of the figures, though they may be predicted.
+        pa.field("ignore_counts", pa.string()),
     ],
-    metadata={"schema": "benchmark_samples", "version": "1"},
+    metadata={"schema": "benchmark_samples", "version": "2"},
 )
 
 GALLERY_SCHEMA = pa.schema(
@@ -67,7 +69,7 @@ GALLERY_SCHEMA = pa.schema(
         pa.field("rank", pa.int32(), nullable=False),
         pa.field("sample", pa.struct(list(SAMPLES_SCHEMA)), nullable=False),
     ],
-    metadata={"schema": "benchmark_gallery", "version": "1"},
+    metadata={"schema": "benchmark_gallery", "version": "2"},
 )
 
 

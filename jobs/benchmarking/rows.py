@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alto_models import masks
-from alto_models.metrics import boundary, iou, overlap
+from alto_models.metrics import boundary, counted, iou, overlap
 from jobs.benchmarking.questions import Question
 
 Mask = NDArray[np.bool_]
@@ -29,10 +29,15 @@ class Prediction:
 
 
 def sample_row(question: Question, prediction: Prediction, system: str, mode: str) -> dict[str, Any]:
-    """Row of `SAMPLES_SCHEMA`. A malformed answer scores 0, also where there is no target."""
+    """Row of `SAMPLES_SCHEMA`. A malformed answer scores 0, also where there is no target.
+
+    Pixels to be ignored are taken out of the prediction before anything is measured, its boundary too, so
+    that no figure depends on what was predicted there.
+    """
     image, record = question.image, question.record
     truth = image.truths[record.record_id]
-    mask = prediction.mask if prediction.mask is not None else np.zeros_like(truth.mask)
+    predicted = prediction.mask if prediction.mask is not None else np.zeros_like(truth.mask)
+    mask = counted(predicted, truth.ignore)
     pair = overlap(mask, truth.mask)
     return {
         "system": system,
@@ -59,5 +64,6 @@ def sample_row(question: Question, prediction: Prediction, system: str, mode: st
         "iou": 0.0 if prediction.malformed else pair.iou,
         "boundary_iou": iou(boundary(mask), truth.boundary) if pair.intersection else 0.0,
         "target_counts": record.rle.counts if record.rle is not None else None,
-        "predicted_counts": masks.encode(mask).counts if pair.predicted_area else None,
+        "predicted_counts": masks.encode(predicted).counts if predicted.any() else None,
+        "ignore_counts": record.ignore.counts if record.ignore is not None else None,
     }

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from alto_models.masks import Rle
 from data_contracts.errors import InputError
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -44,13 +45,15 @@ class RawMask:
 
 @dataclass(frozen=True, kw_only=True)
 class RawRow:
-    """split: as the publisher names it, None where the publisher has none."""
+    """split: as the publisher names it, None where the publisher has none. ignore: pixels that count neither
+    as target nor as background, of the image's size and apart from the masks; None for none."""
 
     row_id: str
     masks: tuple[RawMask, ...] = ()
     expressions: tuple[str, ...] = ()
     no_target: bool = False
     split: str | None = None
+    ignore: Rle | None = None
     problem: Problem | None = None
 
 

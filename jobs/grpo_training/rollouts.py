@@ -179,9 +179,16 @@ class RolloutMaker:
         picture = sample.image.image
         embedding = embed_whole_image(self.mask_tokenizer, [picture])
         masks = decode_answers(self.mask_tokenizer, embedding, picture.shape[:2], answers)
-        target, max_length = sample.target(), self.mask_tokenizer.config.max_length
+        target, ignored = sample.target(), sample.record.ignored
+        max_length = self.mask_tokenizer.config.max_length
         return [
-            reward(answer, overlap(mask, target), max_length, self.config.reward, adaptive=sample.adaptive)
+            reward(
+                answer,
+                overlap(mask, target, ignored),
+                max_length,
+                self.config.reward,
+                adaptive=sample.adaptive,
+            )
             for answer, mask in zip(answers, masks, strict=True)
         ]
 

@@ -10,6 +10,7 @@ from jobs.formats.alto_jsonl import open_alto_jsonl
 from jobs.formats.coco import open_coco_instances
 from jobs.formats.multi_class import open_multi_class
 from jobs.formats.psalm import open_psalm
+from jobs.formats.reason_seg import open_reason_seg
 from jobs.formats.refcocom import open_refcocom
 from jobs.formats.refer import open_grefcoco, open_refer
 from jobs.preparation.kind import MASK_PANELS, Kind
@@ -41,6 +42,7 @@ def _record(row: MeasuredRow) -> Row:
         "expressions": [expression.strip() for expression in row.raw.expressions],
         "no_target": row.raw.no_target,
         "instances": instances,
+        "ignore": row.raw.ignore.counts if row.raw.ignore else None,
         **merged,
     }
 
@@ -68,6 +70,7 @@ REFERRING = Kind(
         "alto_jsonl": open_alto_jsonl,
         "coco_instances": open_coco_instances,
         "psalm": open_psalm,
+        "reason_seg": open_reason_seg,
         "refcocom": open_refcocom,
         "multi_class": open_multi_class,
     },

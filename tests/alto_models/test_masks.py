@@ -74,6 +74,14 @@ def test_union_is_the_logical_or(stack: list[np.ndarray]) -> None:
 
 
 @quick
+@given(hnp.arrays(bool, (2, 5, 7)))
+def test_difference_is_what_the_second_does_not_cover(pair: np.ndarray) -> None:
+    first, second = pair
+    left = masks.difference(masks.encode(first), masks.encode(second))
+    assert left == masks.encode(first & ~second)
+
+
+@quick
 @given(st.integers(1, 6), st.integers(1, 6), st.data())
 def test_empty_runs_in_between_change_nothing(height: int, width: int, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, height * width), max_size=8)))

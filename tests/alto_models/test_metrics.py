@@ -108,3 +108,16 @@ def test_accuracies_without_such_samples() -> None:
     assert math.isnan(t_acc([overlap(~full, ~full)]))
     with pytest.raises(ValueError, match="no samples"):
         giou([])
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(bool, (3, 11, 17)))
+def test_ignored_pixels_count_neither_way(masks: np.ndarray) -> None:
+    prediction, target, ignore = masks
+    pair = overlap(prediction, target, ignore)
+    counted = [(p, t) for p, t, i in zip(*(mask.ravel() for mask in masks), strict=True) if not i]
+    assert pair.intersection == sum(p and t for p, t in counted)
+    assert pair.union == sum(p or t for p, t in counted)
+    assert pair.predicted_area == sum(p for p, _ in counted)
+    assert pair.target_area == sum(t for _, t in counted)
+    assert overlap(prediction | ignore, target, ignore) == overlap(prediction & ~ignore, target, ignore)

@@ -1,6 +1,6 @@
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +103,31 @@ def test_row_of_a_shifted_disc(questions: list[Question]) -> None:
     assert row["length"] == 3
     stored = masks.decode(masks.Rle(HEIGHT, WIDTH, row["predicted_counts"]))
     assert (stored == shifted).all()
+
+
+def ignoring(question: Question, ignore: np.ndarray) -> Question:
+    """The question with pixels that count neither way."""
+    record = replace(question.record, ignore=masks.encode(ignore))
+    return replace(question, image=replace(question.image, records=(record,)), record=record)
+
+
+def test_ignored_pixels_are_in_no_figure(questions: list[Question]) -> None:
+    truth = masks.decode(questions[0].record.rle).astype(bool)  # type: ignore[arg-type]
+    ignore = np.zeros_like(truth)
+    ignore[:, 16:] = True
+    question = ignoring(questions[0], ignore)
+    rows = [
+        sample_row(question, Prediction(mask=mask, asked=""), "model", "full")
+        for mask in (truth, truth | ignore, truth & ~ignore, ignore)
+    ]
+    assert [row["iou"] for row in rows] == [1.0, 1.0, 1.0, 0.0]
+    assert [row["boundary_iou"] for row in rows] == [1.0, 1.0, 1.0, 0.0]
+    assert [row["predicted_area"] for row in rows] == [(truth & ~ignore).sum()] * 3 + [0]
+    assert rows[0]["target_area"] == (truth & ~ignore).sum()
+    for row, mask in zip(rows, (truth, truth | ignore, truth & ~ignore, ignore), strict=True):
+        stored = masks.decode(masks.Rle(HEIGHT, WIDTH, row["predicted_counts"])).astype(bool)
+        np.testing.assert_array_equal(stored, mask)
+        assert row["ignore_counts"] == masks.encode(ignore).counts
 
 
 @pytest.mark.parametrize(
