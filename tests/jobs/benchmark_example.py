@@ -50,6 +50,7 @@ def record(name: str, expressions: list[str], instances: list[dict]) -> dict:
         "counts": counts,
         "area": masks.area(runs),
         "boundary_length": masks.boundary_length(runs, HEIGHT) if counts else 0,
+        "ignore": None,
         "instances": instances,
     }
 

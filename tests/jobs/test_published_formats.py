@@ -404,7 +404,7 @@ def test_reason_seg_is_painted_larger_outlines_first(tmp_path: Path) -> None:
         "hole": [shape("ignore", 6, 6, 9, 9), shape("target", 3, 4, 20, 16)],
         "island": [shape("target", 6, 6, 9, 9), shape("ignore", 3, 4, 20, 16)],
         "two": [shape("target", 2, 2, 8, 8), shape("target", 20, 3, 30, 9), shape("flag", 0, 0, 40, 24)],
-        "covered": [shape("target", 5, 5, 9, 9), shape("ignore", 4, 4, 10, 10), shape("target", 0, 0, 3, 3)],
+        "nested": [shape("target", 5, 5, 9, 9), shape("ignore", 4, 4, 10, 10), shape("target", 0, 0, 3, 3)],
         "outside": [shape("target", -5, -5, 10, 10), shape("ignore", 30, 10, 60, 40)],
     }
     for name, given_ in shapes.items():
@@ -414,7 +414,7 @@ def test_reason_seg_is_painted_larger_outlines_first(tmp_path: Path) -> None:
     records = records_of(output, "val")
     for name, given_ in shapes.items():
         np.testing.assert_array_equal(canvas_of(records[f"val/{name}"]), painted(given_), err_msg=name)
-    assert [len(records[f"val/{name}"].instances) for name in shapes] == [1, 1, 1, 2, 1, 1]
+    assert [len(records[f"val/{name}"].instances) for name in shapes] == [1, 1, 1, 2, 2, 1]
     assert [records[f"val/{name}"].ignore is None for name in ("one", "two")] == [True, True]
 
 
