@@ -71,7 +71,8 @@ def open_reason_seg(folder: Path, selection: Selection = WHOLE) -> RawDataset:
     pairs = {path.with_suffix("") for end in ("jpg", "json") for path in folder.glob(f"*/*.{end}")}
     stems = sorted(stem for stem in pairs if stem.parent.name != EXPLANATORY)
     explanations = _Explanations(folder)
-    rows = [*((stem.parent.name, stem) for stem in stems), *(("train", name) for name in explanations.stray)]
+    rows: list[tuple[str | None, Path | str]] = [(stem.parent.name, stem) for stem in stems]
+    rows += [("train", name) for name in explanations.stray]
     chosen, others = selection.rows_of_splits(rows, folder)
 
     def images() -> Iterator[RawImage]:
