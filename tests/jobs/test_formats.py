@@ -22,6 +22,7 @@ from jobs.formats.pickles import load_plain_pickle
 from jobs.formats.raw import RawImage, RawRow
 from jobs.formats.refer import open_refer
 from jobs.formats.sa1b import open_sa1b
+from jobs.formats.selection import Selection
 from tests.jobs.raw_data import (
     HEIGHT,
     WIDTH,
@@ -32,6 +33,7 @@ from tests.jobs.raw_data import (
     jpeg,
     reference,
     sa1b_json,
+    sentence,
     write_coco,
 )
 
@@ -100,11 +102,118 @@ def test_plain_pickles_come_back(tmp_path: Path, value: Any, protocol: int) -> N
     assert load_plain_pickle(path) == value
 
 
-@pytest.mark.parametrize(("stored", "text"), [(b"caf\xc3\xa9", "café"), (b"caf\xe9", "café")])
-def test_byte_strings_of_python_2_become_text(tmp_path: Path, stored: bytes, text: str) -> None:
+def python_2(*texts: bytes) -> bytes:
+    """A pickled list of byte strings as Python 2 wrote them."""
+    return b"\x80\x02](" + b"".join(b"U" + bytes([len(text)]) + text for text in texts) + b"e."
+
+
+def test_byte_strings_of_python_2_become_text_each_by_its_own_encoding(tmp_path: Path) -> None:
     path = tmp_path / "old.p"
-    path.write_bytes(b"\x80\x02U" + bytes([len(stored)]) + stored + b".")
-    assert load_plain_pickle(path) == text
+    path.write_bytes(python_2(b"caf\xc3\xa9", b"caf\xe9", b"man\x92s hat", b"\x81"))
+    assert load_plain_pickle(path) == ["café", "café", "man’s hat", "\ufffd"]
+
+
+class Stateful:
+    """Pickles into a class and its state."""
+
+
+DANGEROUS = {
+    "call": (b"cbuiltins\nprint\n(S'x'\ntR.", "names builtins.print"),
+    "instance": (b"(S'x'\nibuiltins\nprint\n.", "names builtins.print"),
+    "stack global": (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "names os.system"),
+    "class with state": (pickle.dumps(Stateful()), "names tests.jobs.test_formats.Stateful"),
+    "reduce of nothing": (b"\x80\x02))R.", "instruction REDUCE"),
+    "object of nothing": (b"\x80\x02))\x81.", "instruction NEWOBJ"),
+    "state of a list": (b"\x80\x02]}b.", "instruction BUILD"),
+    "extension": (b"\x80\x02\x82\x01.", "instruction EXT1"),
+    "persistent id": (b"Pid\n.", "instruction PERSID"),
+    "byte array of 2**40": (b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".", "instruction BYTEARRAY8"),
+    "unknown instruction": (b"\x80\x02\xff.", "instruction 0xff"),
+    "tuple as key": (b"\x80\x02}))s.", "key of type tuple"),
+    "tuples as keys": (b"\x80\x02}()K\x01u.", "key of type tuple"),
+    "tuple in a set": (b"\x80\x04\x8f()\x90.", "key of type tuple"),
+    "text of 2**40": (b"\x80\x04\x8d" + (2**40).to_bytes(8, "little") + b"abc.", "refused"),
+    "number of 9,000 digits": (b"L" + b"9" * 9000 + b"L\n.", "refused"),
+    "stack below zero": (b"\x80\x0200u.", "refused"),
+}
+
+
+@pytest.mark.parametrize("kind", DANGEROUS)
+def test_dangerous_pickles_say_what_was_refused(tmp_path: Path, kind: str) -> None:
+    data, reason = DANGEROUS[kind]
+    (tmp_path / "refs(unc).p").write_bytes(data)
+    with pytest.raises(InputError, match=f"refused pickle .*{reason}" if reason != "refused" else reason):
+        load_plain_pickle(tmp_path / "refs(unc).p")
+
+
+def test_a_hash_bomb_is_refused_at_once(tmp_path: Path) -> None:
+    """Hashing a tuple of two of a tuple of two … 60 deep would take 2**60 steps."""
+    doubled = b"".join(b"2\x86" for _ in range(60))
+    (tmp_path / "refs(unc).p").write_bytes(b"\x80\x02})" + doubled + b"K\x01s.")
+    with pytest.raises(InputError, match="key of type tuple"):
+        load_plain_pickle(tmp_path / "refs(unc).p")
+
+
+def test_a_huge_memo_takes_no_memory_and_deep_nesting_no_stack(tmp_path: Path) -> None:
+    path = tmp_path / "refs(unc).p"
+    path.write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")
+    assert load_plain_pickle(path) == []
+    path.write_bytes(b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".")
+    write_coco(tmp_path, [1], [coco_annotation(1, 1)])
+    (image,) = open_refer(tmp_path).images
+    assert [problem_of(row) for row in image.rows] == ["fields_complete"]
+
+
+def as_python_2(references: list[dict[str, Any]]) -> bytes:
+    """References pickled as Python 2 did it, every text a byte string."""
+
+    def written(value: Any) -> bytes:
+        if isinstance(value, str):
+            text = value.encode("latin-1")
+            return b"T" + len(text).to_bytes(4, "little") + text
+        if isinstance(value, list):
+            return b"](" + b"".join(map(written, value)) + b"e"
+        if isinstance(value, dict):
+            return b"}(" + b"".join(written(key) + written(item) for key, item in value.items()) + b"u"
+        return b"J" + value.to_bytes(4, "little", signed=True)
+
+    return b"\x80\x02" + written(references) + b"."
+
+
+@pytest.mark.parametrize("dialect", ["refs(unc).p", "refs(google).p", "refs(umd).p"])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4, "python 2"])
+def test_every_dialect_of_refer_is_read(tmp_path: Path, dialect: str, protocol: int | str) -> None:
+    write_coco(tmp_path, [1], [coco_annotation(1, 1)])
+    references = [reference(1, 1, 1), reference(2, 1, 1, split="testB", sentences=[sentence("café cup")])]
+    data = as_python_2(references) if isinstance(protocol, str) else pickle.dumps(references, protocol)
+    (tmp_path / dialect).write_bytes(data)
+    image = only_image(list(open_refer(tmp_path).images))
+    assert image.source_file == dialect
+    assert [(row.split, row.expressions) for row in image.rows] == [
+        ("train", ("left cup",)),
+        ("testB", ("café cup",)),
+    ]
+
+
+def test_of_several_dialects_one_must_be_named(tmp_path: Path) -> None:
+    write_coco(tmp_path, [1], [coco_annotation(1, 1)])
+    for name, split in (("google", "train"), ("umd", "test")):
+        (tmp_path / f"refs({name}).p").write_bytes(pickle.dumps([reference(1, 1, 1, split=split)]))
+    with pytest.raises(InputError, match=r"\(refs\(google\).p, refs\(umd\).p\), one expected; name one"):
+        open_refer(tmp_path)
+    image = only_image(list(open_refer(tmp_path, Selection(annotations="refs(umd).p")).images))
+    assert image.rows[0].split == "test"
+
+
+def test_references_of_other_splits_are_counted_and_those_of_none_kept(tmp_path: Path) -> None:
+    write_coco(tmp_path, [1, 2], [coco_annotation(1, 1)])
+    splits = ["train", "testA", None, "testB"]
+    references = [reference(n, 1, 1, split=split) for n, split in enumerate(splits)]
+    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([*references, reference(9, 2, 1)]))
+    dataset = open_refer(tmp_path, Selection(splits=("testA",)))
+    image = only_image(list(dataset.images))
+    assert [(row.row_id, problem_of(row)) for row in image.rows] == [("1", None), ("2", "fields_complete")]
+    assert dataset.rows_of_other_splits == 3
 
 
 def only_image(images: list[RawImage]) -> RawImage:
