@@ -38,12 +38,17 @@ def sync_ledger(root: Path, instance: dg.DagsterInstance) -> list[StageAddress]:
     add_missing_batches(root, instance)
     lineage = read_lineage(root)
     code_versions = {stage.name: code_version(root, stage) for stage in lineage.stages}
+    events = LatestEvents(instance)
+    # Of one run, Dagster keeps one evaluation of a check and partition, and it takes all events without a run for one:
+    # reported that way, the next evaluation of a partition would be refused.
+    run_id = str(uuid4())
     reported = []
     for state in lineage_state(root):
         stage = lineage.stage(state.address.stage)
-        tags = event_tags(instance, lineage, stage, state, code_versions[stage.name])
-        if state.recorded is not None and not is_known(instance, state, tags):
-            report(instance, lineage, state.address, tags)
+        tags = event_tags(events, lineage, stage, state, code_versions[stage.name])
+        if state.recorded is not None and not is_known(events.of(state.address), tags):
+            report(instance, lineage, state.address, tags, run_id)
+            events.forget(state.address)
             reported.append(state.address)
     return reported
 
@@ -52,8 +57,24 @@ def latest_event(instance: dg.DagsterInstance, address: StageAddress) -> dg.Even
     return instance.get_latest_data_version_record(dg.AssetKey(address.stage), None, address.partition)
 
 
-def is_known(instance: dg.DagsterInstance, state: StageState, tags: Mapping[str, str]) -> bool:
-    event = latest_event(instance, state.address)
+class LatestEvents:
+    """The newest event of each address, asked of Dagster once: many stages read the same ones."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._events: dict[StageAddress, dg.EventLogRecord | None] = {}
+
+    def of(self, address: StageAddress) -> dg.EventLogRecord | None:
+        if address not in self._events:
+            self._events[address] = latest_event(self._instance, address)
+        return self._events[address]
+
+    def forget(self, address: StageAddress) -> None:
+        """After a new event of it."""
+        self._events.pop(address, None)
+
+
+def is_known(event: dg.EventLogRecord | None, tags: Mapping[str, str]) -> bool:
     if event is None or event.event_log_entry.tags is None:
         return False
     known = event.event_log_entry.tags
@@ -64,7 +85,7 @@ def is_known(instance: dg.DagsterInstance, state: StageState, tags: Mapping[str,
 
 
 def event_tags(
-    instance: dg.DagsterInstance, lineage: Lineage, stage: Stage, state: StageState, current_code: str
+    events: LatestEvents, lineage: Lineage, stage: Stage, state: StageState, current_code: str
 ) -> dict[str, str]:
     if state.recorded is None:
         return {}
@@ -76,8 +97,9 @@ def event_tags(
     }
     for name in stage.upstream:
         key = dg.AssetKey(name)
+        read = [each for each in lineage.stage(name).addresses if stage.reads(each, state.address.partition)]
         tags[get_input_data_version_tag(key)] = state.input_versions[name]
-        tags[get_input_event_pointer_tag(key)] = event_pointer(instance, lineage.stage(name), state)
+        tags[get_input_event_pointer_tag(key)] = event_pointer(events, name, read, state)
     return tags
 
 
@@ -89,16 +111,22 @@ def changed_by_itself(state: StageState) -> bool:
     return state.plan == "runs" and bool(own)
 
 
-def event_pointer(instance: dg.DagsterInstance, upstream: Stage, state: StageState) -> str:
+def event_pointer(
+    events: LatestEvents, upstream: str, read: Sequence[StageAddress], state: StageState
+) -> str:
     """Storage id of the newest event that was read of an upstream asset; before all of them where it changed."""
-    if state.plan == "runs" and any(f"/{upstream.name}" in reason for reason in state.reasons):
+    if state.plan == "runs" and any(f"/{upstream}" in reason for reason in state.reasons):
         return BEFORE_EVERY_EVENT
-    events = [latest_event(instance, address) for address in upstream.addresses]
-    return str(max((event.storage_id for event in events if event is not None), default=BEFORE_EVERY_EVENT))
+    found = [event for address in read if (event := events.of(address)) is not None]
+    return str(max((event.storage_id for event in found), default=BEFORE_EVERY_EVENT))
 
 
 def report(
-    instance: dg.DagsterInstance, lineage: Lineage, address: StageAddress, tags: Mapping[str, str]
+    instance: dg.DagsterInstance,
+    lineage: Lineage,
+    address: StageAddress,
+    tags: Mapping[str, str],
+    run_id: str,
 ) -> None:
     folder = lineage.root / output_folder(lineage.profile, address)
     content = read_report_file(folder) if (folder / "report.json").exists() else None
@@ -111,19 +139,18 @@ def report(
         )
     )
     if content is not None:
-        report_checks(instance, address, content)
+        report_checks(instance, address, content, run_id)
 
 
-def report_checks(instance: dg.DagsterInstance, address: StageAddress, content: Mapping[str, Any]) -> None:
+def report_checks(
+    instance: dg.DagsterInstance, address: StageAddress, content: Mapping[str, Any], run_id: str
+) -> None:
     """The check results in a `report.json`, as evaluations of the address's newest materialization."""
     event = latest_event(instance, address)
     assert event is not None
     target = AssetCheckEvaluationTargetMaterializationData(
         storage_id=event.storage_id, run_id=event.run_id, timestamp=event.timestamp
     )
-    # Of one run, Dagster keeps one evaluation of a check and partition, and it takes all events without a run for one:
-    # reported that way, the next evaluation of the partition would be refused.
-    run_id = str(uuid4())
     for check in check_results(content, address.stage):
         evaluation = dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(address.stage),

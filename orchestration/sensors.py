@@ -1,18 +1,22 @@
 """Sensors: new shards, what `dvc repro` has done, and what follows a retraining."""
 
+import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from jobs.runner.lineage import look_up, read_lineage, read_yaml
+from jobs.runner.lineage import code_files, look_up, read_lineage, read_yaml
 from orchestration.jobs import retraining
 from orchestration.ledger_sync import sync_ledger
 from orchestration.partitions import SA1B_BATCHES, add_batch
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+SECONDS_BETWEEN_FULL_LOOKS = 600.0
 
 
 def find_new_shards(root: Path) -> list[str]:
@@ -25,6 +29,25 @@ def find_new_shards(root: Path) -> list[str]:
     }
     folder = root / settings["folder"]
     return sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
+
+
+def state_of_files(root: Path, now: float) -> str:
+    """Changes with every file that decides what is recorded and what is stale, and every few minutes.
+
+    Looking at every stage takes seconds; at these files, milliseconds. What they do not show (an output was
+    deleted) is seen at the next full look.
+    """
+    names = ["dvc.yaml", "dvc.lock", "params.yaml", "partitions.yaml"]
+    code = {path for stage in read_lineage(root).stages for path in stage.code}
+    files = [root / name for name in names] + [
+        file for path in sorted(code) for file in code_files(root / path)
+    ]
+    digest = hashlib.md5(str(int(now // SECONDS_BETWEEN_FULL_LOOKS)).encode())
+    for file in files:
+        if file.exists():
+            status = file.stat()
+            digest.update(f"{file.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def build_sensors(root: Path, jobs: "dict[str, UnresolvedAssetJobDefinition]") -> list[dg.SensorDefinition]:
@@ -54,7 +77,11 @@ def build_sensors(root: Path, jobs: "dict[str, UnresolvedAssetJobDefinition]") -
         description="Shows what `dvc repro` has made as materialized, with the versions in dvc.lock.",
     )
     def ledger_sync(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        seen = state_of_files(root, time.time())
+        if context.cursor == seen:
+            return dg.SkipReason("up to date: neither ledger, parameters, partitions nor code have changed")
         reported = sync_ledger(root, context.instance)
+        context.update_cursor(seen)
         return dg.SkipReason(f"reported {', '.join(map(str, reported))}" if reported else "up to date")
 
     @dg.run_status_sensor(

@@ -25,10 +25,10 @@ from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 from dvc.stage import PipelineStage
 from dvc.stage.cache import RunCacheNotFoundError
-from dvc.stage.exceptions import StageNotFound
 from dvc.stage.serialize import to_single_stage_lockfile
 
 from data_contracts.errors import InputError
+from jobs.runner.dvc_stages import LockedStages
 from jobs.runner.job_spec import JobSpec, Resources
 from jobs.runner.layout import StageAddress, parameter_section, stage_folder, stage_of_path
 from jobs.runner.stage_lock import StageLock
@@ -61,11 +61,11 @@ class Ledger:
         self.root = root
 
     @contextmanager
-    def locked_repo(self) -> Iterator[Repo]:
-        """DVC's repository under its lock, waited for. Hold it only for moments."""
+    def locked_stages(self) -> Iterator[LockedStages]:
+        """DVC's stages under its repository lock, waited for. Hold it only for moments."""
         # DVC resolves stage files against the working directory, whatever root it was given.
         with chdir(self.root), Repo(_wait_for_lock=True) as repo, lock_repo(repo):
-            yield repo
+            yield LockedStages(repo)
 
     def begin(self, address: StageAddress, stage_lock: StageLock) -> Recorded | JobSpec:
         """What there is to do for a stage whose lock is held: nothing (with its entry), or this job.
@@ -74,10 +74,10 @@ class Ledger:
         """
         while True:
             try:
-                with self.locked_repo() as repo:
-                    stage = find_stage(repo, address)
+                with self.locked_stages() as stages:
+                    stage = stages.find(address)
                     with path_locks(stage):
-                        return self._decide(repo, stage, address)
+                        return self._decide(stages, stage, address)
             except LockError as error:
                 # A `dvc repro` of this stage may itself be waiting for the stage lock: let it go first.
                 print(f"{address}: waiting for DVC ({str(error).splitlines()[0]})", file=sys.stderr)
@@ -85,32 +85,34 @@ class Ledger:
                 time.sleep(1.0)
                 stage_lock.acquire()
 
-    def _decide(self, repo: Repo, stage: PipelineStage, address: StageAddress) -> Recorded | JobSpec:
+    def _decide(
+        self, stages: LockedStages, stage: PipelineStage, address: StageAddress
+    ) -> Recorded | JobSpec:
         require_inputs(stage)
-        if not is_changed(stage):
+        if not stages.is_changed(stage):
             return recorded(stage, address, "unchanged")
         remove_outputs(stage)
         try:
-            repo.stage_cache.restore(stage)
+            stages.repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
             return self.job_spec(stage, address)
         stage.save_deps()
-        save_outputs(repo, stage)
+        save_outputs(stages, stage)
         return recorded(stage, address, "restored")
 
     def current(self, address: StageAddress) -> Recorded | None:
         """The entry of an address whose output and inputs are as recorded; None where it is stale."""
-        with self.locked_repo() as repo:
-            stage = find_stage(repo, address)
-            return None if is_changed(stage) else recorded(stage, address, "unchanged")
+        with self.locked_stages() as stages:
+            stage = stages.find(address)
+            return None if stages.is_changed(stage) else recorded(stage, address, "unchanged")
 
     def accept(self, address: StageAddress) -> tuple[Recorded, list[str]]:
         """Record the output again with the inputs as they are now; also returns which inputs had changed.
 
         Raises InputError where there is no entry, or the output is not the recorded one.
         """
-        with self.locked_repo() as repo:
-            stage = find_stage(repo, address)
+        with self.locked_stages() as stages:
+            stage = stages.find(address)
             if stage.outs[0].hash_info.value is None or any(output.status() for output in stage.outs):
                 raise InputError(
                     f"{address}: the output is not the one in dvc.lock, so there is nothing to accept"
@@ -119,7 +121,7 @@ class Ledger:
             before = input_hashes(stage)
             stage.save_deps()
             now = input_hashes(stage)
-            save_outputs(repo, stage)
+            save_outputs(stages, stage)
             return recorded(stage, address, "unchanged"), changed_keys(before, now)
 
     def record(self, spec: JobSpec) -> Recorded:
@@ -127,24 +129,24 @@ class Ledger:
 
         Raises InputsMoved, leaving output and ledger as they were, if an input changed since `begin`.
         """
-        with self.locked_repo() as repo:
-            stage = find_stage(repo, spec.address)
+        with self.locked_stages() as stages:
+            stage = stages.find(spec.address)
             stage.save_deps()
             refuse_moved_inputs(spec, input_hashes(stage))
             publish(spec.staging, self.root / stage.outs[0].def_path)
-            save_outputs(repo, stage)
+            save_outputs(stages, stage)
             return recorded(stage, spec.address, "ran")
 
     def job_inside_dvc(self, address: StageAddress) -> JobSpec | None:
         """The job for a stage that a running `dvc repro` has begun; None if another run has recorded it."""
-        with self.locked_repo() as repo:
-            stage = find_stage(repo, address)
-            return self.job_spec(stage, address) if is_changed(stage) else None
+        with self.locked_stages() as stages:
+            stage = stages.find(address)
+            return self.job_spec(stage, address) if stages.is_changed(stage) else None
 
     def publish_inside_dvc(self, spec: JobSpec) -> None:
         """Move the finished output into place for the `dvc repro` that records it. Raises InputsMoved."""
-        with self.locked_repo() as repo:
-            stage = find_stage(repo, spec.address)
+        with self.locked_stages() as stages:
+            stage = stages.find(spec.address)
             stage.save_deps()
             refuse_moved_inputs(spec, input_hashes(stage))
             publish(spec.staging, self.root / stage.outs[0].def_path)
@@ -174,28 +176,6 @@ class Ledger:
             input_hashes=hashes,
             work=self.root / ".work" / address.folder_name / fingerprint,
         )
-
-
-def find_stage(repo: Repo, address: StageAddress) -> PipelineStage:
-    """DVC's stage of an address. Raises InputError naming what `partitions.yaml` lacks."""
-    try:
-        (stage,) = repo.stage.collect(str(address))
-    except StageNotFound as error:
-        raise InputError(
-            f"{address} is not in dvc.yaml: is its partition listed in partitions.yaml?"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{address.stage} is partitioned: name a partition (see partitions.yaml)") from error
-    return stage
-
-
-def is_changed(stage: PipelineStage) -> bool:
-    """DVC's own test (`Stage.changed`) without its lock on paths."""
-    return (
-        stage.changed_stage()
-        or any(dependency.status() for dependency in stage.deps)
-        or any(output.status() for output in stage.outs)
-    )
 
 
 @contextmanager
@@ -233,14 +213,14 @@ def require_inputs(stage: PipelineStage) -> None:
         )
 
 
-def save_outputs(repo: Repo, stage: PipelineStage) -> None:
+def save_outputs(stages: LockedStages, stage: PipelineStage) -> None:
     """Hash and cache the outputs, fill the run cache and write the `dvc.lock` entry."""
     stage.save_outs()
     stage.md5 = stage.compute_md5()
-    repo.stage_cache.save(stage)
+    stages.repo.stage_cache.save(stage)
     for output in stage.outs:
         output.commit()
-    stage.dump(update_pipeline=False)
+    stages.write_entry(stage)
 
 
 def recorded(stage: PipelineStage, address: StageAddress, how: Origin) -> Recorded:

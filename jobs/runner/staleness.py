@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dvc.stage import PipelineStage
 
+from jobs.runner.dvc_stages import LockedStages
 from jobs.runner.layout import StageAddress, stage_of_path
-from jobs.runner.ledger import Ledger, Recorded, find_stage, recorded
+from jobs.runner.ledger import Ledger, Recorded, recorded
 from jobs.runner.lineage import read_lineage
 
 Plan = Literal["runs", "runs_if_changed", "does_not_run"]
@@ -36,7 +37,7 @@ def lineage_state(root: Path) -> list[StageState]:
     """State of every address, upstream first."""
     lineage = read_lineage(root)
     states: list[StageState] = []
-    with Ledger(root).locked_repo() as repo:
+    with Ledger(root).locked_stages() as stages:
         for stage in lineage.stages:
             for address in stage.addresses:
                 stale_upstream = tuple(
@@ -44,13 +45,14 @@ def lineage_state(root: Path) -> list[StageState]:
                     for state in states
                     if state.plan != "does_not_run" and stage.reads(state.address, address.partition)
                 )
-                states.append(stage_state(find_stage(repo, address), address, stale_upstream))
+                states.append(stage_state(stages, address, stale_upstream))
     return states
 
 
-def stage_state(stage: PipelineStage, address: StageAddress, stale_upstream: tuple[str, ...]) -> StageState:
+def stage_state(stages: LockedStages, address: StageAddress, stale_upstream: tuple[str, ...]) -> StageState:
+    stage = stages.find(address)
     has_entry = stage.outs[0].hash_info.value is not None
-    reasons = tuple(stale_reasons(stage)) if has_entry else ("never run",)
+    reasons = tuple(stale_reasons(stages, stage)) if has_entry else ("never run",)
     plan: Plan = "does_not_run"
     if reasons:
         plan = "runs"
@@ -69,21 +71,11 @@ def stage_state(stage: PipelineStage, address: StageAddress, stale_upstream: tup
     )
 
 
-def stale_reasons(stage: PipelineStage) -> list[str]:
+def stale_reasons(stages: LockedStages, stage: PipelineStage) -> list[str]:
     """Why DVC's test calls a recorded stage changed, one short reason each; empty for an up-to-date one."""
     reasons = ["command changed"] if stage.changed_stage() else []
     for dependency in stage.deps:
-        reasons += [f"{path} {what}" for path, what in _flat(dependency.status())]
+        reasons += [f"{path} {what}" for path, what in stages.changes_of(dependency).items()]
     for output in stage.outs:
-        reasons += [f"output {path} {what}" for path, what in _flat(output.status())]
+        reasons += [f"output {path} {what}" for path, what in output.status().items()]
     return reasons
-
-
-def _flat(status: Mapping[str, Any]) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for name, what in status.items():
-        if isinstance(what, Mapping):
-            pairs += [(f"{name}:{key}", str(value)) for key, value in what.items()]
-        else:
-            pairs.append((name, str(what)))
-    return pairs

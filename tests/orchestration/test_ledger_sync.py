@@ -1,5 +1,7 @@
 """What `dvc repro` made, shown in Dagster."""
 
+from uuid import uuid4
+
 import dagster as dg
 import pytest
 
@@ -26,7 +28,7 @@ def test_checks_of_an_output_made_anew_replace_those_before(address: StageAddres
             instance.report_runless_asset_event(
                 dg.AssetMaterialization(address.stage, partition=address.partition)
             )
-            report_checks(instance, address, content(passed))
+            report_checks(instance, address, content(passed), run_id=str(uuid4()))
             records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
             evaluation = records[0].event.dagster_event.asset_check_evaluation_data
             assert evaluation.passed == passed

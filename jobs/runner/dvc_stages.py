@@ -1,0 +1,110 @@
+"""DVC's view of the stages while its repository lock is held: every file is read once, for however many stages.
+
+With a thousand shards `dvc.lock` has more than twenty thousand lines. DVC reads it again for each stage it looks up,
+`params.yaml` and `partitions.yaml` for each stage whose parameters it compares, and rewrites it with its slowest parser
+for each entry; and every stage asks for the hashes of the same code files. The answers here are DVC's own.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dvc.dependency.param import ParamsDependency
+from dvc.dvcfile import PROJECT_FILE, load_file
+from dvc.output import Output
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+from dvc.stage.exceptions import StageNotFound
+from dvc.stage.serialize import to_single_stage_lockfile
+from dvc.utils.serialize import load_path, parse_yaml
+from dvc_data.hashfile.hash_info import HashInfo
+
+from data_contracts.errors import InputError
+from jobs.runner.layout import StageAddress
+from jobs.runner.lock_file import with_entry, write_whole
+
+
+class LockedStages:
+    """The stages of a repository whose lock is held; forget it with the lock."""
+
+    def __init__(self, repo: Repo) -> None:
+        self.repo = repo
+        self._file = load_file(repo, PROJECT_FILE)
+        self._lock = self._file._lockfile
+        self._stages = self._file.stages
+        self._parameter_files: dict[str, Any] = {}
+        self._hashes: dict[str, HashInfo] = {}
+
+    def find(self, address: StageAddress) -> PipelineStage:
+        """DVC's stage of an address. Raises InputError naming what `partitions.yaml` lacks."""
+        if address.partition is None and self._stages.is_foreach_or_matrix_generated(address.stage):
+            raise InputError(f"{address.stage} is partitioned: name a partition (see partitions.yaml)")
+        try:
+            return self._stages[str(address)]
+        except StageNotFound as error:
+            raise InputError(
+                f"{address} is not in dvc.yaml: is its partition listed in partitions.yaml?"
+            ) from error
+
+    def is_changed(self, stage: PipelineStage) -> bool:
+        """DVC's own test (`Stage.changed`) without its lock on paths."""
+        return (
+            stage.changed_stage()
+            or any(self.changes_of(dependency) for dependency in stage.deps)
+            or any(output.status() for output in stage.outs)
+        )
+
+    def changes_of(self, dependency: Output) -> Mapping[str, str]:
+        """What `dependency.status()` says, flat: path, or `file:key` of a parameter, -> what happened to it."""
+        if isinstance(dependency, ParamsDependency):
+            return self._parameter_changes(dependency)
+        path = str(dependency)
+        if not dependency.exists:
+            return {path: "deleted"}
+        if path not in self._hashes:
+            self._hashes[path] = dependency.get_hash()
+        if dependency.hash_info != self._hashes[path]:
+            return {path: "modified" if dependency.hash_info else "new"}
+        return {}
+
+    def _parameter_changes(self, dependency: ParamsDependency) -> Mapping[str, str]:
+        file = str(dependency)
+        if not dependency.exists:
+            return {file: "deleted"}
+        recorded = dependency.hash_info.value
+        if recorded is None:
+            return {file: "new"}
+        changes = {}
+        for key in dependency.params:
+            now, known = self._parameter(dependency, key)
+            if not known:
+                changes[f"{file}:{key}"] = "deleted"
+            elif key not in recorded:
+                changes[f"{file}:{key}"] = "new"
+            elif now != recorded[key]:
+                changes[f"{file}:{key}"] = "modified"
+        return changes
+
+    def _parameter(self, dependency: ParamsDependency, key: str) -> tuple[Any, bool]:
+        """Value at a dotted key, and whether it is there."""
+        path = dependency.fs_path
+        if path not in self._parameter_files:
+            self._parameter_files[path] = load_path(path, self.repo.fs)
+        value = self._parameter_files[path]
+        for name in key.split("."):
+            if not isinstance(value, Mapping) or name not in value:
+                return None, False
+            value = value[name]
+        return value, True
+
+    def write_entry(self, stage: PipelineStage) -> None:
+        """Write the stage's entry into `dvc.lock`, at once or not at all; the other entries keep their bytes."""
+        path = Path(self._lock.path)
+        entry = to_single_stage_lockfile(stage)
+        before = self._file.lockfile_contents
+        expected = {"schema": "2.0", **before, "stages": {**before.get("stages", {}), stage.name: entry}}
+        text = with_entry(path.read_text(encoding="utf-8") if path.exists() else "", stage.name, entry)
+        if parse_yaml(text, str(path)) == expected:
+            write_whole(path, text)
+        else:  # laid out by hand
+            self._lock.dump_stages([stage])
