@@ -6,8 +6,9 @@ The rules on images and masks are shared by every data set that has masks.
 from data_contracts.rules import AtMost, Between, Contract, Equal, Readable, Rule, Unique
 
 # Columns of the checked frame, one row per mask. runs_total, smallest_run, area, box_* and
-# boundary_length are measured from the runs, stated_* are the publisher's claims (missing where it
-# makes none), *_error how far the two are apart, *_tolerance what its convention allows.
+# boundary_length are measured from the runs, stored_area at the size the image is stored in (missing
+# where that is its own), stated_* are the publisher's claims (missing where it makes none), *_error how
+# far the two are apart, *_tolerance what its convention allows.
 MEASURED_COLUMNS: dict[str, str] = {
     "source_file": "str",
     "image_id": "str",
@@ -30,6 +31,7 @@ MEASURED_COLUMNS: dict[str, str] = {
     "box_width": "int",
     "box_height": "int",
     "boundary_length": "int",
+    "stored_area": "int",
     "stated_area": "float",
     "stated_left": "float",
     "stated_top": "float",
@@ -129,6 +131,12 @@ MASK_RULES: tuple[Rule, ...] = (
         why="Runs that do not cover the mask exactly are cut off or of another image.",
     ),
     Between(name="mask_not_empty", column="area", least=1, why="An empty mask is no target."),
+    Between(
+        name="mask_survives_scaling",
+        column="stored_area",
+        least=1,
+        why="Images are stored smaller than published, and at that size nothing of this mask is left.",
+    ),
     Between(name="box_left_in_image", column="stated_left", least=0, why="A box outside the image is wrong."),
     Between(name="box_top_in_image", column="stated_top", least=0, why="A box outside the image is wrong."),
     AtMost(

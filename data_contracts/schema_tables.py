@@ -1,6 +1,5 @@
 """The schemas as tables for people: `python -m data_contracts.schema_tables docs/data.md` rewrites them there."""
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,11 +60,11 @@ def filled(text: str) -> str:
     """
     for schema in SCHEMAS:
         begin, end = f"<!-- schema {name_of(schema)} -->", f"<!-- /schema {name_of(schema)} -->"
-        pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
-        table = f"{begin}\n{markdown(schema)}\n{end}"
-        text, found = re.subn(pattern, lambda _, table=table: table, text, flags=re.DOTALL)
-        if found != 1:
-            raise ValueError(f"the markers {begin} and {end} are needed exactly once, found {found} times")
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"the markers {begin} and {end} are needed")
+        text = f"{before}{begin}\n{markdown(schema)}\n{end}{after}"
     return text
 
 

@@ -4,20 +4,29 @@ from pydantic import Field
 
 from jobs.preparation.prepare import prepare
 from jobs.preparation.referring import REFERRING
-from jobs.preparation.settings import ContractConfig, DatasetConfig, settings_of
+from jobs.preparation.settings import ContractConfig, DatasetConfig, ImagesConfig, settings_of
 from jobs.runner.context import JobConfig, StageContext, StageReport
 
 
 class Config(JobConfig):
     datasets: dict[str, DatasetConfig] = Field(description="settings of each data set, by partition key")
     contract: ContractConfig = ContractConfig()
+    images: ImagesConfig = ImagesConfig()
 
 
 def run(config: Config, context: StageContext) -> StageReport:
     """Prepare the data set of the partition."""
     settings = settings_of(config.datasets, "prepare_referring.datasets", context.partition)
     folder = context.inputs["acquire_referring"] / (context.partition or "")
-    return prepare(REFERRING, folder, settings.held_out_share, config.contract, context, settings.selection)
+    return prepare(
+        REFERRING,
+        folder,
+        settings.held_out_share,
+        config.contract,
+        context,
+        settings.selection,
+        config.images,
+    )
 
 
 if __name__ == "__main__":

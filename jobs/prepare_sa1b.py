@@ -8,19 +8,20 @@ from pydantic import Field
 
 from jobs.preparation.prepare import prepare
 from jobs.preparation.sa1b import SA1B
-from jobs.preparation.settings import ContractConfig
+from jobs.preparation.settings import ContractConfig, ImagesConfig
 from jobs.runner.context import JobConfig, StageContext, StageReport
 
 
 class Config(JobConfig):
     held_out_share: float = Field(ge=0, lt=1, description="of the images, chosen by hash of their id")
     contract: ContractConfig = ContractConfig()
+    images: ImagesConfig = ImagesConfig()
 
 
 def run(config: Config, context: StageContext) -> StageReport:
     """Prepare the batch of the partition."""
     folder = context.inputs["acquire_sa1b"] / (context.partition or "")
-    return prepare(SA1B, folder, config.held_out_share, config.contract, context)
+    return prepare(SA1B, folder, config.held_out_share, config.contract, context, images=config.images)
 
 
 if __name__ == "__main__":

@@ -77,11 +77,18 @@ def unnamed_image(image_id: str, source_file: str, rows: tuple[RawRow, ...]) -> 
 @dataclass(frozen=True)
 class RawDataset:
     """images: read lazily, in a fixed order; count: how many, for the progress bar.
-    rows_of_other_splits: rows that are there and were not asked for."""
+    rows_of_other_splits: rows that are there and were not asked for.
+    archives: the same images archive by archive, where each can be read without those before it."""
 
     count: int
     images: Iterator[RawImage]
     rows_of_other_splits: int = 0
+    archives: tuple[Iterator[RawImage], ...] = ()
+
+    @property
+    def parts(self) -> tuple[Iterator[RawImage], ...]:
+        """The images in the pieces a killed run may go on with."""
+        return self.archives or (self.images,)
 
 
 class Fields(BaseModel):

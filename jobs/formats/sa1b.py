@@ -4,6 +4,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -50,20 +51,19 @@ class Sa1bAnnotation(Fields):
 def open_sa1b(folder: Path, selection: Selection = WHOLE) -> RawDataset:
     """All pairs below a folder, loose ones first, then archive by archive in name order."""
     selection.refuse(folder, "sa1b", "annotations", "splits")
-    archives = sorted(folder.rglob("*.tar"))
-    count = len(_loose_stems(folder)) + sum(map(_count_pairs, archives))
-    return RawDataset(count, _read_all(folder, archives))
+    archives, stems = sorted(folder.rglob("*.tar")), _loose_stems(folder)
+    count = len(stems) + sum(map(_count_pairs, archives))
+    parts = (_read_loose(folder, stems), *map(_read_archive, archives))
+    return RawDataset(count, chain.from_iterable(parts), archives=parts)
 
 
-def _read_all(folder: Path, archives: list[Path]) -> Iterator[RawImage]:
-    for stem in _loose_stems(folder):
+def _read_loose(folder: Path, stems: list[Path]) -> Iterator[RawImage]:
+    for stem in stems:
         yield _read_pair(
             printable(stem.relative_to(folder).as_posix()),
             partial(read_bytes, stem.with_suffix(".jpg"), "image_exists"),
             partial(read_bytes, stem.with_suffix(".json"), "annotations_readable"),
         )
-    for archive in archives:
-        yield from _read_archive(archive)
 
 
 def _loose_stems(folder: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Measured rows as the frame a contract is checked on, and the verdict on each row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ class Seen:
         if not self._across_images:
             self._rows.clear()
         return again
+
+    def restore(self, image_ids: Iterable[str], row_ids: Iterable[str]) -> None:
+        """Take over ids that an earlier run has met."""
+        self._images.update(image_ids)
+        self._rows.update(row_ids)
 
     def row(self, row: MeasuredRow) -> bool:
         """Whether the row came before, or holds a mask twice."""
@@ -106,10 +111,20 @@ def as_frame(records: list[dict[str, Any]], columns: Mapping[str, str]) -> pd.Da
     return frame.astype(dict.fromkeys(numeric, "float64"))
 
 
+def manifest_schema(columns: Mapping[str, str]) -> pa.Schema:
+    return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in columns.items()])
+
+
 def as_table(frame: pd.DataFrame, columns: Mapping[str, str]) -> pa.Table:
-    """The accepted frame as the stored manifest."""
+    """The accepted frame as rows of the stored manifest."""
     arrays = [pa.Array.from_pandas(frame[name]).cast(ARROW_TYPES[kind]) for name, kind in columns.items()]
-    return pa.table(arrays, names=list(columns))
+    return pa.table(arrays, schema=manifest_schema(columns))
+
+
+def validation_frame(manifest: pa.Table) -> pd.DataFrame:
+    """Rows of a stored manifest as the frame they were accepted from."""
+    frame = manifest.to_pandas()
+    return frame.assign(**dict.fromkeys(PROBLEM_COLUMNS), repeated=False)
 
 
 def _row_values(

@@ -1,7 +1,7 @@
 """Measures what a contract judges: image sizes, and masks from their runs, beside the publisher's claims."""
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -33,11 +33,22 @@ MAX_SIDE = 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredImage:
+    """The image as it is stored: bytes of a file, and its sides in pixels."""
+
+    data: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasuredMask:
-    """rle is None where the mask cannot be used; values: columns of the contract."""
+    """rle is None where the mask cannot be used; values: columns of the contract.
+    stored_rle: the mask at the size its image is stored in, None where that is its own."""
 
     raw: RawMask
     rle: Rle | None = None
+    stored_rle: Rle | None = None
     values: Values = field(default_factory=dict)
     problem: Problem | None = None
 
@@ -50,12 +61,18 @@ class MeasuredRow:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredImage:
-    """size: (width, height) of the decoded image, None where it does not decode."""
+    """size: (width, height) of the decoded image, None where it does not decode.
+    stored: another form in which it is stored, None where it is the published file."""
 
     raw: RawImage
     size: tuple[int, int] | None
+    stored: StoredImage | None = None
     problem: Problem | None
     rows: tuple[MeasuredRow, ...]
+
+    def without_useless_bytes(self) -> "MeasuredImage":
+        """The image without the bytes of its file where it cannot be used."""
+        return self if self.problem is None else replace(self, raw=replace(self.raw, data=b""))
 
 
 def measure_image(raw: RawImage, convention: Convention, max_pixels: int) -> MeasuredImage:
@@ -84,8 +101,15 @@ def image_size(data: bytes, max_pixels: int) -> tuple[int, int]:
                 raise ProblemError("image_pixel_limit", f"{image.width} x {image.height} pixels")
             if image.mode not in IMAGE_MODES:
                 raise ProblemError("image_decodes", f"pixels of mode {image.mode}")
+            if image.format == "PNG" and getattr(image, "is_animated", False):
+                raise ProblemError(
+                    "image_decodes", "an animation: which of its pictures is meant is not said"
+                )
+            size = image.size
+            # A JPEG decoded at an eighth is read to its last byte all the same, in half the time.
+            image.draft("L", (1, 1))
             image.load()
-            return image.size
+            return size
     except ProblemError:
         raise
     except Image.DecompressionBombError as error:

@@ -1,23 +1,22 @@
 """Pictures people look at: samples with their masks drawn in, and distributions."""
 
 import hashlib
-import heapq
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from alto_models.masks import area, grid, parse_counts, sample
 from jobs.preparation.contract_frame import Verdict
+from jobs.preparation.histograms import column_histogram
 
 TILE = 240  # pixels
 CAPTION = 46
 COLUMNS = 4
 MAX_MASKS = 20
-MAX_SAMPLES = 12
+MAX_SHEET_TILES = 12
 CAPTION_CHARACTERS = 42
 # Okabe and Ito's colours, told apart by colour-blind people.
 COLOURS = np.array(
@@ -34,25 +33,53 @@ COLOURS = np.array(
 )
 
 
-class SampleSheet:
-    """Keeps a few rows, the same ones whatever the order of reading, and draws them as tiles of one PNG."""
+class SampleTiles:
+    """Draws a few rows of each group, the same ones whatever the order of reading, as tiles.
 
-    def __init__(self) -> None:
-        self._kept: list[tuple[int, int, list[Verdict]]] = []
-        self._added = 0
+    Which ones is decided by a hash of where they come from. Tiles are drawn when they are chosen, so that no
+    image is kept.
+    """
 
-    def add(self, verdicts: list[Verdict]) -> None:
+    def __init__(self, tiles_per_group: int) -> None:
+        self._most = tiles_per_group
+        self._tiles: dict[str, dict[str, Image.Image]] = {}
+
+    def add(self, group: str, verdicts: list[Verdict]) -> None:
         """Rows of one image, to be shown on one tile."""
-        name = f"{verdicts[0].image.raw.source_file}/{verdicts[0].row.raw.row_id}"
-        key = -int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-        self._added += 1
-        heapq.heappush(self._kept, (key, self._added, verdicts))
-        if len(self._kept) > MAX_SAMPLES:
-            heapq.heappop(self._kept)
+        raw = verdicts[0].image.raw
+        name = f"{raw.source_file}/{raw.image_id}/{verdicts[0].row.raw.row_id}"
+        key = hashlib.sha256(name.encode()).hexdigest()
+        tiles = self._tiles.setdefault(group, {})
+        if key not in tiles and (len(tiles) < self._most or key < max(tiles)):
+            tiles[key] = _tile(verdicts)
+            self._trim(group)
 
-    def save(self, path: Path) -> None:
-        """Nothing is written where nothing was added."""
-        tiles = [_tile(verdicts) for _, _, verdicts in sorted(self._kept, key=lambda kept: -kept[0])]
+    def _trim(self, group: str) -> None:
+        tiles = self._tiles[group]
+        if len(tiles) > self._most:
+            del tiles[max(tiles)]
+
+    def save(self, folder: Path) -> None:
+        """One PNG a tile, to be read again."""
+        for group, tiles in self._tiles.items():
+            (folder / group).mkdir(parents=True)
+            for key, tile in tiles.items():
+                tile.save(folder / group / f"{key}.png")
+
+    def read(self, folder: Path) -> None:
+        """Choose among these tiles and those saved in a folder."""
+        for path in sorted(folder.glob("*/*.png")):
+            with Image.open(path) as tile:
+                self._tiles.setdefault(path.parent.name, {})[path.stem] = tile.convert("RGB")
+            self._trim(path.parent.name)
+
+    def groups(self) -> dict[str, list[Image.Image]]:
+        """Group -> its tiles, both in a fixed order."""
+        return {group: [tiles[key] for key in sorted(tiles)] for group, tiles in sorted(self._tiles.items())}
+
+    def save_sheet(self, path: Path) -> None:
+        """The first tiles of the groups as one PNG; nothing where nothing was added."""
+        tiles = [tile for tiles in self.groups().values() for tile in tiles][:MAX_SHEET_TILES]
         if not tiles:
             return
         columns = min(COLUMNS, len(tiles))
@@ -97,20 +124,17 @@ def _caption(verdicts: list[Verdict]) -> str:
     return "\n".join(line[:CAPTION_CHARACTERS] for line in lines)
 
 
-def plot_distributions(frame: pd.DataFrame, panels: Sequence[tuple[str, str]], path: Path) -> None:
-    """Histograms of frame columns. panels: (column, axis title)."""
+def plot_distributions(manifest: Path, panels: Sequence[tuple[str, str]], path: Path) -> None:
+    """Histograms of columns of the manifest. panels: (column, axis title)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
     for axes, (column, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        values = frame[column].dropna()
-        positive = values[values > 0]
-        bins: int | np.ndarray = 30
-        if len(positive) and positive.max() > 100 * positive.min():
-            bins = np.geomspace(positive.min(), positive.max(), 30)
-            axes.set_xscale("log")
-            values = positive
-        axes.hist(values, bins=bins, color="#0072B2")
+        histogram = column_histogram(manifest, column)
+        if histogram is not None:
+            axes.stairs(histogram.counts, histogram.edges, fill=True, color="#0072B2")
+            if histogram.logarithmic:
+                axes.set_xscale("log")
         axes.set_xlabel(title)
         axes.set_ylabel("count")
     figure.savefig(path, dpi=80, metadata={"Software": None})

@@ -1,25 +1,25 @@
 """What the three prepare stages share: read, measure, judge, store, quarantine, show, validate."""
 
-from itertools import groupby, islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow.parquet as pq
-
 from jobs.formats.dataset import open_dataset
+from jobs.formats.raw import RawDataset, RawImage
 from jobs.formats.selection import WHOLE, Selection
-from jobs.preparation.contract_frame import Seen, Verdict, as_frame, as_table, judge
+from jobs.preparation.assembly import Assembled, assemble
+from jobs.preparation.contract_frame import Seen, judge
 from jobs.preparation.kind import Kind
 from jobs.preparation.measuring import MeasuredImage, MeasuredRow, measure_image
-from jobs.preparation.pictures import SampleSheet, plot_distributions
-from jobs.preparation.quarantine import Quarantine
+from jobs.preparation.parallel import in_order, useful_threads
+from jobs.preparation.part import PartFolders, PartSummary, PartWriter
 from jobs.preparation.rows import split_of
-from jobs.preparation.settings import ContractConfig
-from jobs.preparation.shards import ShardWriter
+from jobs.preparation.settings import PUBLISHED_FILES, ContractConfig, ImagesConfig
+from jobs.preparation.storing import with_stored_form
 from jobs.runner.context import Check, StageContext, StageReport
 
 IMAGES_AT_ONCE = 32
+BYTES_AT_ONCE = 64 * 2**20
 
 
 def prepare(
@@ -29,148 +29,139 @@ def prepare(
     contract: ContractConfig,
     context: StageContext,
     selection: Selection = WHOLE,
+    images: ImagesConfig = PUBLISHED_FILES,
+    threads: int | None = None,
 ) -> StageReport:
     """Prepare one acquired folder into `context.output`; Data Docs go to `context.work / "data_docs"`.
 
-    held_out_share: of the images without a split of the publisher's. Raises InputError where the folder
-    cannot be read as a whole; a wrong row is quarantined instead.
+    held_out_share: of the images without a split of the publisher's. threads: None for as many as are
+    useful; the result is the same for any number. Parts that a killed run has finished are taken over.
+    Raises InputError where the folder cannot be read as a whole; a wrong row is quarantined instead.
     """
-    preparation = _Preparation(kind, folder, held_out_share, contract, context, selection)
-    preparation.read()
-    preparation.store()
-    return preparation.report()
+    dataset = open_dataset(folder, kind.formats, selection)
+    preparation = _Preparation(kind, held_out_share, contract, images, context, threads or useful_threads())
+    preparation.source = context.partition or folder.name
+    preparation.read(dataset)
+    return preparation.report(dataset)
 
 
 class _Preparation:
     def __init__(
         self,
         kind: Kind,
-        folder: Path,
         held_out_share: float,
         contract: ContractConfig,
+        images: ImagesConfig,
         context: StageContext,
-        selection: Selection,
+        threads: int,
     ) -> None:
         self.kind = kind
-        self.folder = folder
         self.held_out_share = held_out_share
         self.contract = contract
+        self.images = images
         self.context = context
-        self.selection = selection
-        self.frames: list[pd.DataFrame] = []
-        self.quarantine = Quarantine(kind.row)
-        self.accepted_sheet, self.quarantined_sheet = SampleSheet(), SampleSheet()
-        self.rows_read = self.images_read = self.images_accepted = self.rows_accepted = 0
+        self.threads = threads
+        self.source = ""
+        self.parts = PartFolders(context.work / "parts")
+        self.summaries: list[PartSummary] = []
+        self.seen = Seen(across_images=kind.rows_unique_across_images)
 
-    def read(self) -> None:
-        """Read, judge and write everything, some images at a time."""
-        dataset = open_dataset(self.folder, self.kind.formats, self.selection)
-        self.rows_of_other_splits = dataset.rows_of_other_splits
-        seen = Seen(across_images=self.kind.rows_unique_across_images)
-        convention, most = self.kind.convention, self.contract.max_image_pixels
-        measured = (measure_image(raw, convention, most) for raw in dataset.images)
-        with (
-            ShardWriter(self.context.output, self.kind.schema) as shards,
-            self.context.progress(dataset.count, "Preparing", "image") as bar,
-        ):
-            while images := list(islice(measured, IMAGES_AT_ONCE)):
+    def read(self, dataset: RawDataset) -> None:
+        """Read, judge and write every part that is not done yet."""
+        with self.context.progress(dataset.count, "Preparing", "image") as bar:
+            for number, images in enumerate(dataset.parts):
+                summary = self.parts.find(number)
+                if summary is None:
+                    summary = self._prepare_part(number, images, bar.update)
+                    self.parts.finish(number, summary)
+                else:
+                    self.seen.restore(summary.image_ids, summary.row_ids)
+                    bar.update(summary.images_read)
+                self.summaries.append(summary)
+
+    def _prepare_part(self, number: int, images: Iterable[RawImage], count: Any) -> PartSummary:
+        first_shard = sum(summary.shards for summary in self.summaries)
+        folder = self.parts.begin(number)
+        with PartWriter(self.kind, folder, first_shard, self.source, self.held_out_share) as writer:
+            for measured in _together(in_order(self._measure, images, self.threads)):
                 verdicts, accepted = judge(
-                    images, self.kind.contract, self.kind.columns, seen, self._split_of
+                    measured, self.kind.contract, self.kind.columns, self.seen, self._split_of
                 )
-                self.frames.append(accepted)
-                self.images_read += len(images)
-                for _, of_image in groupby(verdicts, lambda verdict: id(verdict.image)):
-                    self._keep(list(of_image), shards)
-                bar.update(len(images))
+                writer.add(verdicts, accepted)
+                writer.summary.images_read += len(measured)
+                writer.summary.image_ids += [image.raw.image_id for image in measured]
+                if self.kind.rows_unique_across_images:
+                    writer.summary.row_ids += [row.raw.row_id for image in measured for row in image.rows]
+                count(len(measured))
+        return writer.summary
+
+    def _measure(self, raw: RawImage) -> MeasuredImage:
+        image = measure_image(raw, self.kind.convention, self.contract.max_image_pixels)
+        return with_stored_form(image, self.images).without_useless_bytes()
 
     def _split_of(self, image: MeasuredImage, row: MeasuredRow) -> str:
         return split_of(image, row, self.held_out_share)
 
-    def _keep(self, verdicts: list[Verdict], shards: ShardWriter) -> None:
-        """Store the accepted rows of an image and quarantine the others."""
-        accepted = [verdict for verdict in verdicts if verdict.rule is None]
-        rejected = [verdict for verdict in verdicts if verdict.rule is not None]
-        self.rows_read += len(verdicts)
-        self.rows_accepted += len(accepted)
-        self.quarantine.add(rejected)
-        if accepted:
-            image = accepted[0].image
-            source = self.context.partition or self.folder.name
-            rows = [verdict.row for verdict in accepted]
-            for row in self.kind.shard_rows(image, rows, source, self.held_out_share):
-                shards.add(row)
-            self.accepted_sheet.add(self._shown(accepted))
-            self.images_accepted += 1
-        if rejected:
-            self.quarantined_sheet.add(rejected[:1])
-
-    def _shown(self, accepted: list[Verdict]) -> list[Verdict]:
-        """All masks of an image on one tile, but of its records one, another place in each image."""
-        if accepted[0].row.raw.expressions:
-            return [accepted[self.images_accepted % len(accepted)]]
-        return accepted
-
-    def store(self) -> None:
-        """Write manifest, quarantine and pictures beside the shards."""
-        output = self.context.output
-        self.manifest = pd.concat(self.frames) if self.frames else as_frame([], self.kind.columns)
-        pq.write_table(
-            as_table(self.manifest, self.kind.columns), output / "manifest.parquet", compression="zstd"
-        )
-        self.quarantine.write(output / "quarantine.parquet")
-        pictures = output / "pictures"
-        pictures.mkdir()
-        self.accepted_sheet.save(pictures / "accepted.png")
-        self.quarantined_sheet.save(pictures / "quarantined.png")
-        if len(self.manifest):
-            plot_distributions(self.manifest, self.kind.panels, pictures / "distributions.png")
-
-    def report(self) -> StageReport:
+    def report(self, dataset: RawDataset) -> StageReport:
+        """Put the parts together in the output, and say what they hold."""
+        folders = [self.parts.path(number) for number in range(len(self.summaries))]
+        result = assemble(self.kind, folders, self.summaries, self.context.output)
         figures: dict[str, Any] = {
-            "rows_of_other_splits": self.rows_of_other_splits,
-            "rows_read": self.rows_read,
-            "rows_accepted": self.rows_accepted,
-            "rows_quarantined": self.quarantine.rows,
-            "quarantined_share": round(self._quarantined_share(), 6),
-            "images_read": self.images_read,
-            "images_accepted": self.images_accepted,
-            "masks_accepted": int(self.manifest["area"].notna().sum()),
+            "rows_of_other_splits": dataset.rows_of_other_splits,
+            "rows_read": result.total.rows_read,
+            "rows_accepted": result.total.rows_accepted,
+            "rows_quarantined": result.rejections.rows,
+            "quarantined_share": round(result.quarantined_share, 6),
+            "images_read": result.total.images_read,
+            "images_accepted": result.total.images_accepted,
+            "masks_accepted": result.total.masks_accepted,
         }
-        images_of_split = self.manifest.groupby("split")["image_id"].nunique()
-        figures |= {f"images_{split}": int(count) for split, count in images_of_split.items()}
-        figures |= {f"quarantined_{rule}": n for rule, n in sorted(self.quarantine.rows_of_rule.items())}
-        return StageReport(figures=figures, checks=(self._contract_check(), self._expectations_check()))
+        figures |= {f"images_{split}": n for split, n in sorted(result.total.images_of_split.items())}
+        figures |= {f"quarantined_{rule}": n for rule, n in sorted(result.rejections.rows_of_rule.items())}
+        checks = (self._contract_check(result), self._expectations_check(result))
+        return StageReport(figures=figures, checks=checks)
 
-    def _quarantined_share(self) -> float:
-        return self.quarantine.rows / self.rows_read if self.rows_read else 0.0
-
-    def _contract_check(self) -> Check:
-        share, limit = self._quarantined_share(), self.contract.max_quarantined_share
-        counts = ", ".join(f"{rule} {n}" for rule, n in sorted(self.quarantine.rows_of_rule.items()))
-        reason = (
-            f"{self.quarantine.rows} of {self.rows_read} rows quarantined ({share:.2%}, limit {limit:.2%})"
+    def _contract_check(self, result: Assembled) -> Check:
+        share, limit = result.quarantined_share, self.contract.max_quarantined_share
+        rows_of_rule = dict(sorted(result.rejections.rows_of_rule.items()))
+        counts = ", ".join(f"{rule} {n}" for rule, n in rows_of_rule.items())
+        read, rejected = result.total.rows_read, result.rejections.rows
+        reason, passed = (
+            f"{rejected} of {read} rows quarantined ({share:.2%}, limit {limit:.2%})",
+            share <= limit,
         )
-        passed = share <= limit
-        if not self.rows_accepted:
+        if not result.total.rows_accepted:
             reason, passed = f"no row was accepted; {reason}", False
         return Check(
             name="contract",
             passed=passed,
             blocking=True,
             reason=f"{reason}: {counts}" if counts else reason,
-            details={"rows": dict(self.quarantine.rows_of_rule), "examples": self.quarantine.examples()},
+            details={"rows": rows_of_rule, "examples": dict(sorted(result.rejections.examples.items()))},
         )
 
-    def _expectations_check(self) -> Check:
+    def _expectations_check(self, result: Assembled) -> Check:
         # Great Expectations takes ten seconds to import.
-        from data_contracts.expectations import validate
+        from jobs.preparation.validation import validate_manifest
 
-        result = validate(self.kind.contract, self.manifest, self.context.work / "data_docs")
-        failed = ", ".join(f"{rule} ({count})" for rule, count in result.failed.items())
+        outcome = validate_manifest(self.kind.contract, result.manifest, self.context.work / "data_docs")
+        failed = ", ".join(f"{rule} ({count})" for rule, count in outcome.failed.items())
         return Check(
             name="expectations",
-            passed=not result.failed,
+            passed=not outcome.failed,
             blocking=True,
-            reason=f"accepted rows break {failed}" if failed else f"{result.expectations} expectations hold",
-            details=result.failed,
+            reason=f"accepted rows break {failed}" if failed else f"{outcome.expectations} expectations hold",
+            details=outcome.failed,
         )
+
+
+def _together(images: Iterator[MeasuredImage]) -> Iterator[list[MeasuredImage]]:
+    """Images in lists, as long as memory for their files allows."""
+    waiting: list[MeasuredImage] = []
+    for image in images:
+        waiting.append(image)
+        if len(waiting) == IMAGES_AT_ONCE or sum(len(one.raw.data) for one in waiting) > BYTES_AT_ONCE:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting

@@ -15,7 +15,7 @@ from jobs.formats.refcocom import open_refcocom
 from jobs.formats.refer import open_grefcoco, open_refer
 from jobs.preparation.kind import MASK_PANELS, Kind
 from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
-from jobs.preparation.rows import Row, geometry, image_fields, split_of
+from jobs.preparation.rows import Row, geometry, image_fields, split_of, stored_rle
 
 
 def _shard_rows(
@@ -32,7 +32,7 @@ def _shard_rows(
 
 
 def _record(row: MeasuredRow) -> Row:
-    merged = _merged([mask.rle for mask in row.masks if mask.rle is not None])
+    merged = _merged([stored_rle(mask) for mask in row.masks])
     instances = [
         geometry(mask) | {"instance_id": mask.raw.mask_id, "category": mask.raw.category}
         for mask in row.masks

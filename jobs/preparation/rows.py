@@ -3,7 +3,9 @@
 import hashlib
 from typing import Any
 
-from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow
+from alto_models import masks as mask_arithmetic
+from alto_models.masks import Rle
+from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow, StoredImage
 
 Row = dict[str, Any]
 
@@ -19,27 +21,48 @@ def split_of(image: MeasuredImage, row: MeasuredRow, held_out_share: float) -> s
     return row.raw.split or split_by_hash(image.raw.image_id, held_out_share)
 
 
+def stored_rle(mask: MeasuredMask) -> Rle:
+    """An accepted mask at the size its image is stored in."""
+    rle = mask.stored_rle or mask.rle
+    assert rle is not None, "accepted masks are measured"
+    return rle
+
+
 def geometry(mask: MeasuredMask) -> Row:
-    """Fields of an accepted mask."""
-    values = mask.values
+    """Fields of an accepted mask, at the size its image is stored in."""
+    if mask.stored_rle is None:
+        values = mask.values
+        box = [values["box_x"], values["box_y"], values["box_width"], values["box_height"]]
+        return {"counts": stored_rle(mask).counts, "box": box, "area": values["area"]}
+    runs = mask_arithmetic.parse_counts(mask.stored_rle.counts)
     return {
-        "counts": mask.rle.counts if mask.rle else "",
-        "box": [values["box_x"], values["box_y"], values["box_width"], values["box_height"]],
-        "area": values["area"],
+        "counts": mask.stored_rle.counts,
+        "box": list(mask_arithmetic.box(runs, mask.stored_rle.height)),
+        "area": mask_arithmetic.area(runs),
     }
+
+
+def boundary_length(mask: MeasuredMask) -> int:
+    """Of an accepted mask, at the size its image is stored in."""
+    if mask.stored_rle is None:
+        return mask.values["boundary_length"]
+    runs = mask_arithmetic.parse_counts(mask.stored_rle.counts)
+    return mask_arithmetic.boundary_length(runs, mask.stored_rle.height)
 
 
 def image_fields(image: MeasuredImage, source: str, split: str) -> Row:
     """Fields of an image that decodes."""
-    width, height = image.size or (0, 0)
+    assert image.size is not None, "accepted images decode"
+    width, height = image.size
+    stored = image.stored or StoredImage(data=image.raw.data, width=width, height=height)
     return {
         "image_id": image.raw.image_id,
         "source": source,
         "split": split,
-        "width": width,
-        "height": height,
+        "width": stored.width,
+        "height": stored.height,
         "original_width": width,
         "original_height": height,
         "image_sha256": hashlib.sha256(image.raw.data).hexdigest(),
-        "image": image.raw.data,
+        "image": stored.data,
     }

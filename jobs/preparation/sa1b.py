@@ -5,7 +5,7 @@ from data_contracts.schemas import MASKS_SCHEMA
 from jobs.formats.sa1b import open_sa1b
 from jobs.preparation.kind import MASK_PANELS, Kind
 from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
-from jobs.preparation.rows import Row, geometry, image_fields, split_by_hash
+from jobs.preparation.rows import Row, boundary_length, geometry, image_fields, split_by_hash
 
 
 def _shard_rows(
@@ -16,7 +16,7 @@ def _shard_rows(
         geometry(mask)
         | {
             "mask_id": mask.raw.mask_id,
-            "boundary_length": mask.values["boundary_length"],
+            "boundary_length": boundary_length(mask),
             "predicted_iou": mask.raw.predicted_iou,
             "stability_score": mask.raw.stability_score,
         }

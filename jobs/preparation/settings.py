@@ -1,8 +1,9 @@
 """Parameters the prepare stages share."""
 
 from collections.abc import Mapping
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_contracts.errors import InputError
 from jobs.formats.selection import Selection
@@ -16,6 +17,30 @@ class ContractConfig(JobConfig):
         default=0.02, ge=0, le=1, description="of the rows read; more of them stop what follows"
     )
     max_image_pixels: int = Field(default=50_000_000, ge=1, description="larger images are quarantined")
+
+
+class ImagesConfig(JobConfig):
+    """How images are stored. Masks are always stored at the size of their stored image."""
+
+    encoding: Literal["original", "jpeg", "webp", "png"] = Field(
+        default="original",
+        description="original: the published file, byte for byte; else all are encoded anew",
+    )
+    max_side: int | None = Field(
+        default=None, ge=16, description="longer sides are shrunk to this; null: never; not with original"
+    )
+    quality: int = Field(default=90, ge=1, le=100, description="of jpeg and webp")
+
+    @model_validator(mode="after")
+    def _original_keeps_its_size(self) -> Self:
+        if self.encoding == "original" and self.max_side is not None:
+            raise ValueError(
+                "`max_side` needs another `encoding` than original, which keeps files as they are"
+            )
+        return self
+
+
+PUBLISHED_FILES = ImagesConfig()
 
 
 class DatasetConfig(JobConfig):

@@ -9,17 +9,19 @@ import pyarrow.parquet as pq
 IMAGES_PER_SHARD = 1024
 # A reader keeps one row group in memory; SA-1B images have half a megabyte.
 IMAGES_PER_ROW_GROUP = 32
+BYTES_PER_ROW_GROUP = 64 * 2**20
 
 
 class ShardWriter:
-    """Writes `shard-NNNNN.parquet` files; use as a context manager."""
+    """Writes `shard-NNNNN.parquet` files; use as a context manager. first: the number of the first one."""
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, first: int = 0) -> None:
         self._folder = folder
         self._schema = schema
+        self._first = first
         self._rows: list[dict[str, Any]] = []
         self._writer: pq.ParquetWriter | None = None
-        self._in_shard = 0
+        self._in_shard = self._waiting_bytes = 0
         self.shards = 0
 
     def __enter__(self) -> "ShardWriter":
@@ -31,7 +33,8 @@ class ShardWriter:
 
     def add(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
-        if len(self._rows) == IMAGES_PER_ROW_GROUP:
+        self._waiting_bytes += len(row["image"])
+        if len(self._rows) == IMAGES_PER_ROW_GROUP or self._waiting_bytes > BYTES_PER_ROW_GROUP:
             self._flush()
 
     def _flush(self) -> None:
@@ -39,7 +42,7 @@ class ShardWriter:
             return
         if self._writer is None:
             self._writer = pq.ParquetWriter(
-                self._folder / f"shard-{self.shards:05d}.parquet",
+                self._folder / f"shard-{self._first + self.shards:05d}.parquet",
                 self._schema,
                 # Images are compressed already; a run-length string shrinks by a third at no cost.
                 compression="zstd",
@@ -49,7 +52,7 @@ class ShardWriter:
             self.shards += 1
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._in_shard += len(self._rows)
-        self._rows = []
+        self._rows, self._waiting_bytes = [], 0
         if self._in_shard >= IMAGES_PER_SHARD:
             self._close_shard()
 

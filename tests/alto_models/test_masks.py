@@ -181,3 +181,14 @@ def test_polygons_are_drawn_as_pycocotools_draws_them() -> None:
 def test_polygons_that_are_no_outline_are_refused(polygons: Any) -> None:
     with pytest.raises(MaskError):
         masks.rasterise_polygons(polygons, 12, 16)
+
+
+@quick
+@given(binary_masks, st.data())
+def test_shrinking_runs_is_nearest_resize(mask: np.ndarray, data: st.DataObject) -> None:
+    height, width = mask.shape
+    new_height, new_width = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
+    shrunk = masks.shrink_runs(runs_of(mask), height, width, new_height, new_width)
+    assert shrunk == masks.encode(masks.resize_nearest(mask, new_height, new_width))
+    with pytest.raises(ValueError, match="larger"):
+        masks.shrink_runs(runs_of(mask), height, width, height + 1, new_width)
