@@ -526,3 +526,57 @@ def test_wrong_reasons_are_quarantined_and_no_others(tmp_path: Path) -> None:
     rules = [rule for _, rule in BROKEN_REASONS.values()] + [rule for *_, rule in BROKEN_FILES.values()]
     rules += ["image_exists", "annotations_readable", "annotations_readable"]
     assert_quarantined(*prepared(tmp_path), rules, ["val/right"])
+
+
+OPEN = {**OPENED, "reason_seg": open_reason_seg}
+
+
+def write_one(folder: Path, format_name: str) -> None:
+    """One right row."""
+    if format_name == "psalm":
+        write_psalm(folder, "refcoco", "val", [psalm_entry(0, 3, [coco_annotation(1, 3)])])
+    elif format_name == "refcocom":
+        write_refcocom(folder, {"val": [segment(1)]}, {"1": mask_png(SHAPE)})
+    elif format_name == "multi_class":
+        write_multi_class(folder, "ade", [classes(0)])
+    else:
+        write_reason(folder, "val", "a", RIGHT_SHAPES)
+
+
+@pytest.mark.parametrize("failure", [PermissionError(13, "Permission denied"), FileNotFoundError(2, "gone")])
+@pytest.mark.parametrize(
+    ("format_name", "suffix", "rule"),
+    [
+        ("psalm", ".jpg", "image_exists"),
+        ("refcocom", ".jpg", "image_exists"),
+        ("refcocom", ".png", "mask_readable"),
+        ("multi_class", ".jpg", "image_exists"),
+        ("multi_class", ".png", "mask_readable"),
+        ("reason_seg", ".jpg", "image_exists"),
+        ("reason_seg", ".json", "annotations_readable"),
+    ],
+)
+def test_a_file_that_cannot_be_read_or_vanishes_costs_its_row_only(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format_name: str,
+    suffix: str,
+    rule: str,
+    failure: OSError,
+) -> None:
+    write_one(tmp_path, format_name)
+    read_bytes = Path.read_bytes
+
+    def fails(path: Path) -> bytes:
+        if path.suffix == suffix:
+            raise failure
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    (image,) = OPEN[format_name](tmp_path).images
+    (row,) = image.rows
+    problem = image.problem or row.problem
+    assert problem is not None
+    assert problem.rule == rule
+    assert str(failure.strerror) in problem.value
+    assert str(tmp_path) not in problem.value

@@ -1,0 +1,283 @@
+"""Real pictures in every segmentation format, from a folder through acquire and prepare: nothing is lost."""
+
+import json
+import pickle
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from alto_models import masks as mask_arithmetic
+from alto_models.data.referring import ReferringImages, ReferringRecord
+from data_contracts.errors import InputError
+from jobs import acquire_benchmark, acquire_referring, prepare_benchmark, prepare_referring
+from jobs.runner.context import StageContext, StageReport
+from jobs.runner.metric_log import MetricLog
+from tests.jobs.published_data import (
+    classes,
+    mask_png,
+    psalm_entry,
+    segment,
+    shape,
+    uncompressed,
+    write_multi_class,
+    write_psalm,
+    write_reason,
+    write_refcocom,
+)
+from tests.jobs.raw_data import box_mask, coco_annotation, jpeg, reference, sentence, write_coco
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="real sample data (../shared/data) is not here")
+IMAGES = 12
+PURPOSES = {
+    "referring": (acquire_referring, prepare_referring, "datasets"),
+    "benchmark": (acquire_benchmark, prepare_benchmark, "benchmarks"),
+}
+
+
+def context(folder: Path, stage: str, inputs: dict[str, Path]) -> StageContext:
+    output, work = folder / stage / "set", folder / f"{stage}_work"
+    output.mkdir(parents=True)
+    work.mkdir()
+    return StageContext(
+        stage=stage,
+        partition="set",
+        partition_items=(),
+        seed=0,
+        inputs=inputs,
+        output=output,
+        work=work,
+        metric_log=MetricLog(work / "metrics.jsonl"),
+    )
+
+
+def through(
+    folder: Path, source: Path, format_name: str, purpose: str = "benchmark", **chosen: Any
+) -> tuple[StageReport, Path]:
+    """Acquire the source folder and prepare it; nothing may be quarantined."""
+    acquire, prepare, section = PURPOSES[purpose]
+    acquired = context(folder, f"acquire_{purpose}", {})
+    settings = {"format": format_name, "source": "folder", "folder": str(source)}
+    acquire.run(acquire.Config.model_validate({section: {"set": settings}}), acquired)
+    prepared = context(folder, f"prepare_{purpose}", {acquired.stage: acquired.output.parent})
+    parameters = {section: {"set": chosen}, "contract": {"max_quarantined_share": 0.0}}
+    report = prepare.run(prepare.Config.model_validate(parameters), prepared)
+    assert report.figures["rows_quarantined"] == 0
+    assert report.figures["rows_accepted"] == report.figures["rows_read"]
+    return report, prepared.output
+
+
+def records_of(output: Path) -> dict[str, ReferringRecord]:
+    return {record.record_id: record for image in ReferringImages(output) for record in image.records}
+
+
+def assert_equal(record: ReferringRecord, truth: np.ndarray) -> None:
+    assert record.rle is not None
+    np.testing.assert_array_equal(mask_arithmetic.decode(record.rle), truth, err_msg=record.record_id)
+
+
+@pytest.fixture
+def photos() -> dict[int, tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """COCO photos with their annotations, by image id."""
+    content = json.loads((SHARED / "coco_instances" / "instances.json").read_bytes())
+    of_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in content["annotations"]:
+        of_image[row["image_id"]].append(row)
+    chosen = [image for image in content["images"] if of_image[image["id"]]][:IMAGES]
+    return {image["id"]: (image, of_image[image["id"]]) for image in chosen}
+
+
+def copy_photos(photos: dict[int, tuple[dict[str, Any], list[Any]]], folder: Path, name: str = "") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (image, _) in photos.items():
+        target = folder / (name.format(number) or Path(image["file_name"]).name)
+        found = next((SHARED / "coco_instances").rglob(Path(image["file_name"]).name))
+        shutil.copyfile(found, target)
+
+
+@needs_shared
+def test_the_four_pairs_of_alto(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(SHARED / "alto_pairs", tmp_path / "source"))
+    report, output = through(tmp_path, source, "alto_jsonl", "referring")
+    assert report.figures["rows_read"] == 4
+    for number, record in enumerate(records_of(output).values()):
+        assert_equal(record, np.asarray(Image.open(source / "masks" / f"{number}.png")) >= 128)
+
+
+@needs_shared
+def test_class_maps_as_multi_class_lines(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("images", "masks"):
+        (source / name).mkdir(parents=True)
+    names = [line.split(",")[5] for line in (SHARED / "ade20k150/objectInfo150.csv").read_text().splitlines()]
+    lines, truths = [], []
+    for path in sorted((SHARED / "ade20k150" / "annotations").glob("*.png")):
+        shutil.copyfile(SHARED / "ade20k150/images" / f"{path.stem}.jpg", source / f"images/{path.stem}.jpg")
+        class_map = np.asarray(Image.open(path))
+        present = [int(value) for value in np.unique(class_map) if value]
+        for asked in [*([value] for value in present), present[:3], present]:
+            truth = np.isin(class_map, asked)
+            mask = f"masks/{len(lines)}.png"
+            (source / mask).write_bytes(mask_png(truth))
+            description = [names[value].split(";")[0] for value in asked]
+            lines.append({"image": f"images/{path.stem}.jpg", "mask": mask, "description": description})
+            truths.append(truth)
+    (source / "ade.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report, output = through(tmp_path, source, "multi_class", annotations="ade.jsonl")
+    assert report.figures["rows_read"] == len(lines) > 20
+    records = records_of(output)
+    for number, (line, truth) in enumerate(zip(lines, truths, strict=True), start=1):
+        assert records[f"ade-{number}"].expressions == (", ".join(line["description"]),)
+        assert_equal(records[f"ade-{number}"], truth)
+
+
+@needs_shared
+def test_photos_as_psalm_entries(tmp_path: Path, photos: dict[int, Any]) -> None:
+    source = tmp_path / "source"
+    copy_photos(photos, source / "images")
+    entries, truths = [], {}
+    for number, (image, rows) in enumerate(photos.values()):
+        # Every second mask as a list of runs, as COCO writes its crowds.
+        listed = [
+            row | {"segmentation": uncompressed(coco.decode(row["segmentation"]))} if place % 2 else row
+            for place, row in enumerate(rows)
+        ]
+        name = Path(image["file_name"]).name
+        entries.append(psalm_entry(number, image["id"], listed, image=name, image_info=image))
+        truths[f"val-{number}"] = np.logical_or.reduce([coco.decode(row["segmentation"]) for row in rows])
+    (source / "grefcoco").mkdir()
+    (source / "grefcoco" / "grefcoco_val.json").write_text(json.dumps(entries))
+    report, output = through(tmp_path, source, "psalm", splits=["val"])
+    assert report.figures["masks_accepted"] == sum(len(rows) for _, rows in photos.values())
+    for name, record in records_of(output).items():
+        assert_equal(record, truths[name])
+
+
+@needs_shared
+@pytest.mark.parametrize("format_name", ["refer", "grefcoco"])
+def test_photos_as_references(tmp_path: Path, photos: dict[int, Any], format_name: str) -> None:
+    source = tmp_path / "source"
+    # COCO's own name of the folder, as people have it.
+    copy_photos(photos, source / "train2014")
+    content = json.loads((SHARED / "coco_instances" / "instances.json").read_bytes())
+    for image in content["images"]:
+        image["file_name"] = Path(image["file_name"]).name
+    (source / "instances.json").write_text(json.dumps(content))
+    references, truths = [], {}
+    for image_id, (_, rows) in photos.items():
+        meant = [[row] for row in rows] if format_name == "refer" else [rows, rows[:1]]
+        for targets in meant:
+            number, ids = len(references), [row["id"] for row in targets]
+            truths[str(number)] = np.logical_or.reduce([coco.decode(row["segmentation"]) for row in targets])
+            references.append(reference(number, image_id, ids[0] if format_name == "refer" else ids))
+    if format_name == "refer":
+        (source / "refs(umd).p").write_bytes(pickle.dumps(references, protocol=0))
+    else:
+        written = [row | {"no_target": False} for row in references]
+        (source / "grefs(unc).json").write_text(json.dumps(written))
+    _, output = through(tmp_path, source, format_name, "referring")
+    records = records_of(output)
+    assert list(records) == list(truths)
+    for name, record in records.items():
+        assert_equal(record, truths[name])
+        assert len(record.instances) == (len(references[int(name)]["ann_id"]) if "gref" in format_name else 1)
+
+
+@needs_shared
+def test_photos_as_segments(tmp_path: Path, photos: dict[int, Any]) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    write_refcocom(source, {}, {})
+    copy_photos(photos, source / "images", "COCO_train2014_{:012d}.jpg")
+    segments, truths = [], {}
+    for image_id, (_, rows) in photos.items():
+        for row in rows:
+            truth = coco.decode(row["segmentation"])
+            (source / "masks" / f"{row['id']}.png").write_bytes(mask_png(truth, mode="P"))
+            truths[f"val_part_only-{row['id']}"] = truth
+            segments.append(segment(row["id"], image_id))
+    (source / "annotations" / "val_part_only.json").write_text(json.dumps(segments))
+    _, output = through(tmp_path, source, "refcocom")
+    assert {image.image_id for image in ReferringImages(output)} == {str(image_id) for image_id in photos}
+    records = records_of(output)
+    assert set(records) == set(truths)
+    for name, record in records.items():
+        assert_equal(record, truths[name])
+
+
+def small_source(source: Path, format_name: str) -> Path:
+    """One right row of a format."""
+    source.mkdir()
+    if format_name == "psalm":
+        write_psalm(source, "refcoco", "val", [psalm_entry(0, 3, [coco_annotation(1, 3)])])
+    elif format_name == "reason_seg":
+        write_reason(source, "val", "a", [shape("target", 3, 4, 13, 10)])
+    elif format_name == "refcocom":
+        write_refcocom(source, {"val_part_only": [segment(1)]}, {"1": mask_png(box_mask(3, 4, 10, 6))})
+    elif format_name == "multi_class":
+        write_multi_class(source, "ade", [classes(0)])
+    else:
+        write_coco(source, [1], [coco_annotation(1, 1)])
+        references = [reference(1, 1, [1], no_target=False, sentences=[sentence("left cup")])]
+        if format_name == "grefcoco":
+            (source / "grefs(unc).json").write_text(json.dumps(references))
+        elif format_name == "refer":
+            (source / "refs(unc).p").write_bytes(pickle.dumps([references[0] | {"ann_id": 1}]))
+    return source
+
+
+FORMATS = ["psalm", "reason_seg", "refcocom", "multi_class", "refer", "grefcoco", "coco_instances"]
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("purpose", ["benchmark", pytest.param("referring", marks=pytest.mark.slow)])
+def test_every_format_goes_through_both_ways(tmp_path: Path, format_name: str, purpose: str) -> None:
+    report, output = through(tmp_path, small_source(tmp_path / "source", format_name), format_name, purpose)
+    assert report.figures["rows_read"] == 1
+    (record,) = records_of(output).values()
+    assert_equal(record, box_mask(3, 4, 10, 6))
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path, format_name: str, kind: str) -> None:
+    source = small_source(tmp_path / "source", format_name)
+    image = next(source.rglob("*.jpg"))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    if kind == "file":
+        (outside / "secret.jpg").write_bytes(jpeg())
+        image.unlink()
+        image.symlink_to(outside / "secret.jpg")
+    else:
+        shutil.move(image.parent, outside / "images")
+        image.parent.symlink_to(outside / "images")
+    with pytest.raises(InputError, match="link"):
+        through(tmp_path, source, format_name)
+    copies = tmp_path / "acquire_benchmark" / "set"
+    assert not any(path.read_bytes() == jpeg() for path in copies.rglob("*.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("format_name", "missing"),
+    [
+        ("psalm", "refcoco/refcoco_val.json"),
+        ("reason_seg", "val/a.json"),
+        ("refcocom", "annotations/val_part_only.json"),
+        ("refcocom", "masks/1.png"),
+        ("multi_class", "ade.jsonl"),
+        ("refer", "refs(unc).p"),
+        ("grefcoco", "instances.json"),
+    ],
+)
+def test_a_data_set_without_its_annotations_is_named(tmp_path: Path, format_name: str, missing: str) -> None:
+    source = small_source(tmp_path / "source", format_name)
+    (source / missing).unlink()
+    with pytest.raises(InputError, match=f"folder `source` has no .* format `{format_name}` needs"):
+        through(tmp_path, source, format_name)
