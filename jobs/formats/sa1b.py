@@ -2,7 +2,6 @@
 
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,6 @@ from typing import Any
 from pydantic import FiniteFloat
 
 from jobs.formats.raw import (
-    MAX_FILE_BYTES,
     Fields,
     Identifier,
     Problem,
@@ -29,6 +27,7 @@ from jobs.formats.raw import (
     read_bytes,
 )
 from jobs.formats.selection import WHOLE, Selection
+from jobs.formats.shard_archive import member_bytes, shard_members
 
 Read = Callable[[], bytes]
 
@@ -72,7 +71,7 @@ def _loose_stems(folder: Path) -> list[Path]:
 
 
 def _count_pairs(archive: Path) -> int:
-    return len({_stem(item) for item in _members(archive) if isinstance(item, tarfile.TarInfo)})
+    return len({_stem(item) for item in shard_members(archive) if isinstance(item, tarfile.TarInfo)})
 
 
 def _stem(member: tarfile.TarInfo) -> str:
@@ -81,7 +80,7 @@ def _stem(member: tarfile.TarInfo) -> str:
 
 def _read_archive(archive: Path) -> Iterator[RawImage]:
     pairs: dict[str, dict[str, tarfile.TarInfo]] = {}
-    for item in _members(archive):
+    for item in shard_members(archive):
         if isinstance(item, ProblemError):
             yield _whole_file(archive.name, item.problem)
             continue
@@ -91,48 +90,12 @@ def _read_archive(archive: Path) -> Iterator[RawImage]:
                 archive.name, Problem(rule="archive_member", value=printable(f"{item.name}: twice"))
             )
         pair.setdefault(suffix, item)
-    if not pairs:
-        return
-    with closing(tarfile.open(archive, mode="r:")) as tar:
-        for stem, pair in pairs.items():
-            yield _read_pair(
-                printable(f"{archive.name}/{stem}"),
-                partial(_extract, tar, pair.get(".jpg"), "image_exists"),
-                partial(_extract, tar, pair.get(".json"), "annotations_readable"),
-            )
-
-
-def _members(archive: Path) -> Iterator[tarfile.TarInfo | ProblemError]:
-    """The files of the pairs, and a ProblemError for whatever else an archive holds or lacks."""
-    try:
-        with closing(tarfile.open(archive, mode="r:")) as tar:
-            for member in tar:
-                path = PurePosixPath(member.name)
-                if member.isdir():
-                    continue
-                if not member.isreg() or path.is_absolute() or ".." in path.parts:
-                    yield ProblemError("archive_member", f"{member.name}: link, device or unsafe path")
-                elif not path.name.startswith("sa_") or path.suffix not in (".jpg", ".json"):
-                    yield ProblemError("archive_member", f"{member.name}: neither image nor annotation")
-                elif member.size > MAX_FILE_BYTES:
-                    yield ProblemError("archive_member", f"{member.name}: {member.size} bytes")
-                else:
-                    yield member
-    except (OSError, tarfile.TarError, ValueError) as error:
-        yield ProblemError("archive_readable", f"{archive.name}: {error}")
-
-
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo | None, rule: str) -> bytes:
-    if member is None:
-        raise ProblemError(rule, "not in the archive")
-    try:
-        file = tar.extractfile(member)
-        data = file.read() if file else b""
-    except (OSError, tarfile.TarError) as error:
-        raise ProblemError(rule, f"{member.name}: {error}") from None
-    if len(data) != member.size:
-        raise ProblemError(rule, f"{member.name}: {len(data)} of {member.size} bytes")
-    return data
+    for stem, pair in pairs.items():
+        yield _read_pair(
+            printable(f"{archive.name}/{stem}"),
+            partial(member_bytes, archive, pair.get(".jpg"), "image_exists"),
+            partial(member_bytes, archive, pair.get(".json"), "annotations_readable"),
+        )
 
 
 def _whole_file(source_file: str, problem: Problem) -> RawImage:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from alto_models import masks as mask_arithmetic
+from alto_models.masks import Rle
 from jobs.formats.raw import ProblemError
 from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow, StoredImage
 from jobs.preparation.settings import ImagesConfig
@@ -54,13 +55,20 @@ def _encoded(data: bytes, size: tuple[int, int], settings: ImagesConfig) -> byte
 
 
 def _scaled_row(row: MeasuredRow, width: int, height: int) -> MeasuredRow:
-    return replace(row, masks=tuple(_scaled_mask(mask, width, height) for mask in row.masks))
+    raw = row.raw
+    if raw.ignore is not None:
+        raw = replace(raw, ignore=_scaled(raw.ignore, width, height))
+    return replace(row, raw=raw, masks=tuple(_scaled_mask(mask, width, height) for mask in row.masks))
 
 
 def _scaled_mask(mask: MeasuredMask, width: int, height: int) -> MeasuredMask:
     if mask.rle is None:
         return mask
-    runs = mask_arithmetic.parse_counts(mask.rle.counts)
-    rle = mask_arithmetic.shrink_runs(runs, mask.rle.height, mask.rle.width, height, width)
+    rle = _scaled(mask.rle, width, height)
     area = mask_arithmetic.area(mask_arithmetic.parse_counts(rle.counts))
     return replace(mask, stored_rle=rle, values=mask.values | {"stored_area": area})
+
+
+def _scaled(rle: Rle, width: int, height: int) -> Rle:
+    runs = mask_arithmetic.parse_counts(rle.counts)
+    return mask_arithmetic.shrink_runs(runs, rle.height, rle.width, height, width)
