@@ -1,13 +1,15 @@
 """Contract of referring expressions: what must hold for images, masks, and the expressions that mean them."""
 
 from data_contracts.masks import FILE_RULES, IMAGE_RULES, MASK_RULES, MEASURED_COLUMNS, ROW_RULES, unique_rows
-from data_contracts.rules import Between, Contract, Readable, Rule
+from data_contracts.rules import Absent, Between, Contract, Readable, Rule
 
 # Columns beside those of a mask; a record with several masks has one row for each, one with none a
-# row without mask. stray_masks: masks of a record that says it has no target; missing_masks: 1 where a
-# record has neither a mask nor says so.
+# row without mask. benchmark_image: which benchmark has the image of a row for training. stray_masks:
+# masks of a record that says it has no target; missing_masks: 1 where a record has neither a mask nor
+# says so.
 REFERRING_COLUMNS: dict[str, str] = {
     **MEASURED_COLUMNS,
+    "benchmark_image": "str",
     "no_target": "bool",
     "expressions": "int",
     "shortest_expression": "int",
@@ -22,6 +24,13 @@ REFERENCE_RULES: tuple[Rule, ...] = (
     Readable(name="line_readable", why="A line of jsonl that is not JSON in UTF-8 says nothing."),
     Readable(name="annotation_exists", why="An annotation id that leads nowhere leaves its target unknown."),
     Readable(name="category_exists", why="A category id that leads nowhere leaves its object unnamed."),
+)
+
+NOT_IN_BENCHMARK = Absent(
+    name="not_in_benchmark",
+    column="benchmark_image",
+    why="A model trained on an image of a benchmark is measured on what it was shown.",
+    breach="exclusion",
 )
 
 EXPRESSION_RULES: tuple[Rule, ...] = (
@@ -62,5 +71,6 @@ REFERRING_CONTRACT = Contract(
         *REFERENCE_RULES,
         *EXPRESSION_RULES,
         *MASK_RULES,
+        NOT_IN_BENCHMARK,
     ),
 )

@@ -14,15 +14,21 @@ if TYPE_CHECKING:
     from great_expectations.expectations import Expectation
 
 Blames = Literal["row", "image"]
+Breach = Literal["damage", "exclusion", "warning"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule(ABC):
-    """name: what holds; why: the reason it must; blames: what is quarantined, the row or its whole image."""
+    """name: what holds; why: the reason it must; blames: what is quarantined, the row or its whole image.
+
+    breach: what a row that breaks it is. "damage" is quarantined, and too much of it fails the data set;
+    "exclusion" is right data in the wrong place, quarantined without limit; a "warning" stays and is named.
+    """
 
     name: str
     why: str
     blames: Blames = "row"
+    breach: Breach = "damage"
 
     @abstractmethod
     def broken(self, frame: pd.DataFrame) -> pd.Series:
@@ -76,6 +82,24 @@ class Present(Rule):
         from great_expectations import expectations
 
         return expectations.ExpectColumnValuesToNotBeNull(column=self.column, **_labels(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Absent(Rule):
+    """A column that would hold what is wrong is empty."""
+
+    column: str
+
+    def broken(self, frame: pd.DataFrame) -> pd.Series:
+        return frame[self.column].notna()
+
+    def value(self, row: pd.Series) -> str:
+        return str(row[self.column])
+
+    def expectation(self) -> "Expectation":
+        from great_expectations import expectations
+
+        return expectations.ExpectColumnValuesToBeNull(column=self.column, **_labels(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,12 @@ MASK = pa.struct(
 
 IMAGE_FIELDS = [
     described("image_id", pa.string(), "the publisher's id, unique within the partition"),
+    described(
+        "image_numbering",
+        pa.string(),
+        "whose ids image_id is one of (coco), so that data sets compare by id; null where they are its own",
+        nullable=True,
+    ),
     described("source", pa.string(), "partition the row was prepared in"),
     described("split", pa.string(), "the publisher's split, or train and held_out chosen by hash of the id"),
     described("width", pa.int32(), "of the stored image and of its masks", "pixels"),

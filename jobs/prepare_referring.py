@@ -1,7 +1,12 @@
-"""Prepare a training set of referring expressions: as prepare_sa1b, one row an image with its records."""
+"""Prepare a training set of referring expressions: as prepare_sa1b, one row an image with its records.
+
+Records of the split `train` whose image is in a prepared benchmark are quarantined; that is why this stage
+reads the output of prepare_benchmark.
+"""
 
 from pydantic import Field
 
+from jobs.preparation.benchmark_images import read_benchmark_images
 from jobs.preparation.prepare import prepare
 from jobs.preparation.referring import REFERRING
 from jobs.preparation.settings import ContractConfig, DatasetConfig, ImagesConfig, settings_of
@@ -26,6 +31,7 @@ def run(config: Config, context: StageContext) -> StageReport:
         context,
         settings.selection,
         config.images,
+        benchmarks=read_benchmark_images(context.inputs["prepare_benchmark"]),
     )
 
 

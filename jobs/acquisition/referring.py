@@ -28,7 +28,8 @@ def acquire(
             f"params.yaml: {section} has no settings for `{name}`; add them or drop the partition"
         )
     config = datasets[name]
-    write_dataset_file(context.output, config.format, name, config.source)
+    own_image_ids = config.own_image_ids or config.source == "sample"
+    write_dataset_file(context.output, config.format, name, config.source, own_image_ids)
     if config.source == "sample":
         return _write_samples(config, name, purpose, context)
     if config.folder is not None:

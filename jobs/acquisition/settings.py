@@ -63,6 +63,10 @@ class DatasetConfig(SourceConfig[DataLinks]):
     splits: dict[str, float] = Field(
         default={"train": 1.0}, description="share of the images of each split; the shares add up to 1"
     )
+    own_image_ids: bool = Field(
+        default=False,
+        description="image ids are the data set's own, though its format's are COCO's; true of all samples",
+    )
     expressions: ExpressionCounts = Field(default=ExpressionCounts(), description="expressions of a scene")
 
     @model_validator(mode="after")
@@ -87,7 +91,14 @@ class DatasetConfig(SourceConfig[DataLinks]):
         return name
 
 
-def write_dataset_file(output: Path, format_: Format, name: str, source: str) -> None:
-    """Write `dataset.json`, by which the next stage chooses its reader."""
-    content = {"format": format_, "name": name, "source": source}
+def write_dataset_file(
+    output: Path, format_: Format, name: str, source: str, own_image_ids: bool = False
+) -> None:
+    """Write `dataset.json`, by which the next stage chooses its reader.
+
+    own_image_ids: whether image ids mean nothing outside the data set, whatever its format's mean.
+    """
+    content: dict[str, str | bool] = {"format": format_, "name": name, "source": source}
+    if own_image_ids:
+        content["own_image_ids"] = True
     (output / DATASET_FILE).write_text(json.dumps(content, indent=1) + "\n")

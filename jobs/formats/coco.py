@@ -37,6 +37,8 @@ from jobs.formats.selection import WHOLE, Selection
 # Folders that images are looked for in, below that of the data set: as people lay out COCO.
 IMAGE_PLACES = ("images", "", "train2014", "images/train2014")
 
+COCO_NUMBERING = "coco"
+
 
 class CocoImage(Fields):
     id: Identifier
@@ -93,6 +95,7 @@ class CocoIndex:
             fields = parse_fields(CocoImage, self.images[image_id])
             return RawImage(
                 image_id=image_id,
+                image_numbering=COCO_NUMBERING,
                 source_file=source_file,
                 rows=rows,
                 data=read_image_file(self.folder, fields.file_name),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import FiniteFloat
 
 from data_contracts.errors import InputError
-from jobs.formats.coco import CocoImage, read_image_file
+from jobs.formats.coco import COCO_NUMBERING, CocoImage, read_image_file
 from jobs.formats.raw import (
     Fields,
     Identifier,
@@ -96,6 +96,7 @@ def _read_images(
             fields = parse_fields(ImageOfEntry, entries[0].entry)
             yield RawImage(
                 image_id=image_id,
+                image_numbering=COCO_NUMBERING,
                 source_file=source_file,
                 rows=rows,
                 data=read_image_file(folder, fields.image),

@@ -59,9 +59,13 @@ class RawRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RawImage:
-    """data: bytes of the image file; stated_size: (width, height)."""
+    """data: bytes of the image file; stated_size: (width, height).
+
+    image_numbering: whose ids `image_id` is one of ("coco"), None where they are the data set's own.
+    """
 
     image_id: str
+    image_numbering: str | None = None
     source_file: str
     rows: tuple[RawRow, ...]
     data: bytes = b""

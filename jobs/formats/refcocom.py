@@ -6,11 +6,12 @@ Images are COCO's, named as in COCO 2014.
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_contracts.errors import InputError
-from jobs.formats.coco import read_image_file
+from jobs.formats.coco import COCO_NUMBERING, read_image_file
 from jobs.formats.mask_png import read_mask_png
 from jobs.formats.raw import (
     Fields,
@@ -83,13 +84,16 @@ def _read_images(folder: Path, segments_of_image: dict[str, list[Numbered]]) -> 
             yield unnamed_image(name, SOURCE, rows)
             continue
         coco = COCO_NAME.fullmatch(name)
-        image_id = coco[1] if coco else name
+        image = RawImage(
+            image_id=coco[1] if coco else name,
+            image_numbering=COCO_NUMBERING if coco else None,
+            source_file=SOURCE,
+            rows=rows,
+        )
         try:
-            data = read_image_file(folder, name)
+            yield replace(image, data=read_image_file(folder, name))
         except ProblemError as error:
-            yield RawImage(image_id=image_id, source_file=SOURCE, rows=rows, problem=error.problem)
-        else:
-            yield RawImage(image_id=image_id, source_file=SOURCE, rows=rows, data=data)
+            yield replace(image, problem=error.problem)
 
 
 def _read_row(folder: Path, item: Numbered) -> RawRow:

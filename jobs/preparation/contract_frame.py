@@ -1,7 +1,7 @@
 """Measured rows as the frame a contract is checked on, and the verdict on each row."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from data_contracts.rules import Contract, Rule
 from jobs.formats.raw import Problem
+from jobs.preparation.benchmark_images import BenchmarkImages
 from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow
+from jobs.preparation.rows import TRAINING_SPLIT
 
 ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 SplitOf = Callable[[MeasuredImage, MeasuredRow], str]
@@ -58,50 +60,62 @@ class Seen:
         return again or len(set(mask_ids)) < len(mask_ids)
 
 
-def judge(
-    images: Sequence[MeasuredImage],
-    contract: Contract,
-    columns: Mapping[str, str],
-    seen: Seen,
-    split_of: SplitOf,
-) -> tuple[list[Verdict], pd.DataFrame]:
-    """Verdict on every row of the images, and the frame of the accepted masks.
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Holds rows against a contract; `seen` remembers what came before, so images are judged in reading order.
 
-    A row is accepted if all of its masks are. columns: name -> kind, as data_contracts declares them.
+    columns: name -> kind, as data_contracts declares them.
     """
-    rows = [(image, row) for image in images for row in image.rows]
-    frame, owner = _measured_frame(images, columns, seen, split_of)
-    broken = contract.first_broken(frame)
-    first_bad = broken.dropna().groupby(owner).head(1)
-    bad_position = dict(zip(owner[first_bad.index], first_bad.index, strict=True))
-    verdicts = []
-    for number, (image, row) in enumerate(rows):
-        rule, value = None, ""
-        if number in bad_position:
-            position = bad_position[number]
-            rule = contract[broken[position]]
-            value = rule.value(frame.loc[position])
-        verdicts.append(Verdict(image=image, row=row, rule=rule, value=value))
-    return verdicts, frame[~owner.isin(list(bad_position))]
 
+    contract: Contract
+    columns: Mapping[str, str]
+    seen: Seen
+    split_of: SplitOf
+    benchmarks: BenchmarkImages = field(default_factory=BenchmarkImages)
 
-def _measured_frame(
-    images: Sequence[MeasuredImage], columns: Mapping[str, str], seen: Seen, split_of: SplitOf
-) -> tuple[pd.DataFrame, pd.Series]:
-    """One frame row per mask, or per row without masks, and the number of the row it belongs to."""
-    records: list[dict[str, Any]] = []
-    owners: list[int] = []
-    number = 0
-    for image in images:
-        again = seen.image(image.raw.image_id)
-        for row in image.rows:
-            values = _row_values(image, row, seen.row(row), again, split_of(image, row))
-            for mask in row.masks or (None,):
-                records.append(values | _mask_values(mask, values))
-                owners.append(number)
-            number += 1
-    frame = as_frame(records, columns)
-    return frame, pd.Series(owners, frame.index, dtype="int64")
+    def verdicts(self, images: Sequence[MeasuredImage]) -> tuple[list[Verdict], pd.DataFrame]:
+        """Verdict on every row of the images, and the frame of the accepted masks.
+
+        A row is accepted if all of its masks are.
+        """
+        rows = [(image, row) for image in images for row in image.rows]
+        frame, owner = self._measured_frame(images)
+        broken = self.contract.first_broken(frame)
+        first_bad = broken.dropna().groupby(owner).head(1)
+        bad_position = dict(zip(owner[first_bad.index], first_bad.index, strict=True))
+        verdicts = []
+        for number, (image, row) in enumerate(rows):
+            rule, value = None, ""
+            if number in bad_position:
+                position = bad_position[number]
+                rule = self.contract[broken[position]]
+                value = rule.value(frame.loc[position])
+            verdicts.append(Verdict(image=image, row=row, rule=rule, value=value))
+        return verdicts, frame[~owner.isin(list(bad_position))]
+
+    def _measured_frame(self, images: Sequence[MeasuredImage]) -> tuple[pd.DataFrame, pd.Series]:
+        """One frame row per mask, or per row without masks, and the number of the row it belongs to."""
+        records: list[dict[str, Any]] = []
+        owners: list[int] = []
+        number = 0
+        for image in images:
+            again = self.seen.image(image.raw.image_id)
+            for row in image.rows:
+                values = _row_values(image, row, self.seen.row(row), again)
+                values |= self._compared(image, row)
+                for mask in row.masks or (None,):
+                    records.append(values | _mask_values(mask, values))
+                    owners.append(number)
+                number += 1
+        frame = as_frame(records, self.columns)
+        return frame, pd.Series(owners, frame.index, dtype="int64")
+
+    def _compared(self, image: MeasuredImage, row: MeasuredRow) -> dict[str, Any]:
+        """The split, and what a row's image has to do with images elsewhere."""
+        split, raw, found = self.split_of(image, row), image.raw, None
+        if split == TRAINING_SPLIT:
+            found = self.benchmarks.find(raw.image_id, raw.image_numbering, image.sha256)
+        return {"split": split, "benchmark_image": found}
 
 
 def as_frame(records: list[dict[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
@@ -127,9 +141,7 @@ def validation_frame(manifest: pa.Table) -> pd.DataFrame:
     return frame.assign(**dict.fromkeys(PROBLEM_COLUMNS), repeated=False)
 
 
-def _row_values(
-    image: MeasuredImage, row: MeasuredRow, repeated: bool, image_again: bool, split: str
-) -> dict[str, Any]:
+def _row_values(image: MeasuredImage, row: MeasuredRow, repeated: bool, image_again: bool) -> dict[str, Any]:
     raw = image.raw
     again = Problem(rule="image_unique", value=f"image {raw.image_id} again") if image_again else None
     problem = image.problem or again or row.raw.problem
@@ -141,7 +153,6 @@ def _row_values(
         "source_file": raw.source_file,
         "image_id": raw.image_id,
         "row_id": row.raw.row_id,
-        "split": split,
         "width": width,
         "height": height,
         "pixels": width * height if width and height else None,

@@ -1,5 +1,6 @@
 """Measures what a contract judges: image sizes, and masks from their runs, beside the publisher's claims."""
 
+import hashlib
 import io
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -62,9 +63,11 @@ class MeasuredRow:
 @dataclass(frozen=True, kw_only=True)
 class MeasuredImage:
     """size: (width, height) of the decoded image, None where it does not decode.
+    sha256: of the published file, in hexadecimal.
     stored: another form in which it is stored, None where it is the published file."""
 
     raw: RawImage
+    sha256: str
     size: tuple[int, int] | None
     stored: StoredImage | None = None
     problem: Problem | None
@@ -87,7 +90,8 @@ def measure_image(raw: RawImage, convention: Convention, max_pixels: int) -> Mea
         MeasuredRow(raw=row, masks=tuple(measure_mask(mask, size, convention) for mask in row.masks))
         for row in raw.rows
     )
-    return MeasuredImage(raw=raw, size=size, problem=problem, rows=rows)
+    sha256 = hashlib.sha256(raw.data).hexdigest()
+    return MeasuredImage(raw=raw, sha256=sha256, size=size, problem=problem, rows=rows)
 
 
 def image_size(data: bytes, max_pixels: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """What the three prepare stages share: read, measure, judge, store, quarantine, show, validate."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from jobs.formats.dataset import open_dataset
 from jobs.formats.raw import RawDataset, RawImage
 from jobs.formats.selection import WHOLE, Selection
 from jobs.preparation.assembly import Assembled, assemble
-from jobs.preparation.contract_frame import Seen, judge
+from jobs.preparation.benchmark_images import BenchmarkImages
+from jobs.preparation.contract_frame import Judge, Seen
 from jobs.preparation.kind import Kind
 from jobs.preparation.measuring import MeasuredImage, MeasuredRow, measure_image
 from jobs.preparation.parallel import in_order, useful_threads
@@ -31,16 +33,19 @@ def prepare(
     selection: Selection = WHOLE,
     images: ImagesConfig = PUBLISHED_FILES,
     threads: int | None = None,
+    benchmarks: BenchmarkImages | None = None,
 ) -> StageReport:
     """Prepare one acquired folder into `context.output`; Data Docs go to `context.work / "data_docs"`.
 
     held_out_share: of the images without a split of the publisher's. threads: None for as many as are
-    useful; the result is the same for any number. Parts that a killed run has finished are taken over.
-    Raises InputError where the folder cannot be read as a whole; a wrong row is quarantined instead.
+    useful; the result is the same for any number. benchmarks: images that no row for training may be of.
+    Parts that a killed run has finished are taken over. Raises InputError where the folder cannot be read
+    as a whole; a wrong row is quarantined instead.
     """
     dataset = open_dataset(folder, kind.formats, selection)
     preparation = _Preparation(kind, held_out_share, contract, images, context, threads or useful_threads())
     preparation.source = context.partition or folder.name
+    preparation.judge = replace(preparation.judge, benchmarks=benchmarks or BenchmarkImages())
     preparation.read(dataset)
     return preparation.report(dataset)
 
@@ -65,6 +70,9 @@ class _Preparation:
         self.parts = PartFolders(context.work / "parts")
         self.summaries: list[PartSummary] = []
         self.seen = Seen(across_images=kind.rows_unique_across_images)
+        self.judge = Judge(
+            contract=kind.contract, columns=kind.columns, seen=self.seen, split_of=self._split_of
+        )
 
     def read(self, dataset: RawDataset) -> None:
         """Read, judge and write every part that is not done yet."""
@@ -84,9 +92,7 @@ class _Preparation:
         folder = self.parts.begin(number)
         with PartWriter(self.kind, folder, first_shard, self.source, self.held_out_share) as writer:
             for measured in _together(in_order(self._measure, images, self.threads)):
-                verdicts, accepted = judge(
-                    measured, self.kind.contract, self.kind.columns, self.seen, self._split_of
-                )
+                verdicts, accepted = self.judge.verdicts(measured)
                 writer.add(verdicts, accepted)
                 writer.summary.images_read += len(measured)
                 writer.summary.image_ids += [image.raw.image_id for image in measured]
@@ -122,12 +128,14 @@ class _Preparation:
         return StageReport(figures=figures, checks=checks)
 
     def _contract_check(self, result: Assembled) -> Check:
-        share, limit = result.quarantined_share, self.contract.max_quarantined_share
         rows_of_rule = dict(sorted(result.rejections.rows_of_rule.items()))
+        damaged = sum(n for rule, n in rows_of_rule.items() if self.kind.contract[rule].breach == "damage")
+        share, limit = damaged / max(1, result.total.rows_read), self.contract.max_quarantined_share
         counts = ", ".join(f"{rule} {n}" for rule, n in rows_of_rule.items())
         read, rejected = result.total.rows_read, result.rejections.rows
         reason, passed = (
-            f"{rejected} of {read} rows quarantined ({share:.2%}, limit {limit:.2%})",
+            f"{rejected} of {read} rows quarantined, "
+            f"{damaged} of them damaged ({share:.2%}, limit {limit:.2%})",
             share <= limit,
         )
         if not result.total.rows_accepted:

@@ -8,10 +8,11 @@ from alto_models.masks import Rle
 from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow, StoredImage
 
 Row = dict[str, Any]
+TRAINING_SPLIT = "train"
 
 
 def split_by_hash(image_id: str, held_out_share: float) -> str:
-    """ "held_out" for that share of all ids, for ever the same ones, else "train"."""
+    """ "held_out" for that share of all ids, for ever the same ones, else TRAINING_SPLIT."""
     place = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big") / 2**64
     return "held_out" if place < held_out_share else "train"
 
@@ -57,12 +58,13 @@ def image_fields(image: MeasuredImage, source: str, split: str) -> Row:
     stored = image.stored or StoredImage(data=image.raw.data, width=width, height=height)
     return {
         "image_id": image.raw.image_id,
+        "image_numbering": image.raw.image_numbering,
         "source": source,
         "split": split,
         "width": stored.width,
         "height": stored.height,
         "original_width": width,
         "original_height": height,
-        "image_sha256": hashlib.sha256(image.raw.data).hexdigest(),
+        "image_sha256": image.sha256,
         "image": stored.data,
     }

@@ -26,7 +26,10 @@ def context(folder: Path, stage: str, partition: str) -> StageContext:
         partition=partition,
         partition_items=(),
         seed=0,
-        inputs={stage.replace("prepare", "acquire"): folder / "acquired"},
+        inputs={
+            stage.replace("prepare", "acquire"): folder / "acquired",
+            "prepare_benchmark": folder / "prepare_benchmark" / "output",
+        },
         output=output,
         work=work,
         metric_log=MetricLog(work / "metrics.jsonl"),

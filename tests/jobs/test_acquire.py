@@ -190,6 +190,7 @@ def test_two_runs_are_equal_byte_for_byte(tmp_path: Path, name: str) -> None:
         "format": DATASETS[name]["format"],
         "name": name,
         "source": "sample",
+        "own_image_ids": True,
     }
 
 

@@ -20,7 +20,7 @@ READS = {
     "acquire_sa1b": set(),
     "prepare_sa1b": {"acquire_sa1b"},
     "acquire_referring": set(),
-    "prepare_referring": {"acquire_referring"},
+    "prepare_referring": {"acquire_referring", "prepare_benchmark"},
     "acquire_benchmark": set(),
     "prepare_benchmark": {"acquire_benchmark"},
     "tokenizer_stage1": {"prepare_sa1b", "base_weights"},
