@@ -32,8 +32,9 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_records(acquired(folder, "refcoco_val", "refer"), {1: "val", 2: "val"}, {1: 11, 2: 12})
     given = context(folder, "prepare_benchmark", "refcoco_val")
     prepare_benchmark.run(prepare_benchmark.Config.model_validate({"benchmarks": {"refcoco_val": {}}}), given)
-    given.output.rename(folder / "refcoco_val")
-    return folder
+    (folder / "prepared").mkdir()
+    given.output.rename(folder / "prepared" / "refcoco_val")
+    return folder / "prepared"
 
 
 def prepare(
