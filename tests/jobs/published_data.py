@@ -21,7 +21,7 @@ def polygon_mask(polygon: list[list[float]]) -> np.ndarray:
 def mask_png(mask: np.ndarray, white: int = 255, mode: str | None = None, **options: Any) -> bytes:
     """PNG of a 0/1 mask; `mode` converts it."""
     kind = np.uint16 if white > 255 else np.uint8
-    image = Image.fromarray(mask.astype(kind) * kind(white))
+    image = Image.fromarray((mask.astype(np.int64) * white).astype(kind))
     file = io.BytesIO()
     (image.convert(mode) if mode else image).save(file, "PNG", **options)
     return file.getvalue()

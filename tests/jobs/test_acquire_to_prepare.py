@@ -116,7 +116,8 @@ def test_class_maps_as_multi_class_lines(tmp_path: Path) -> None:
     for name in ("images", "masks"):
         (source / name).mkdir(parents=True)
     names = [line.split(",")[5] for line in (SHARED / "ade20k150/objectInfo150.csv").read_text().splitlines()]
-    lines, truths = [], []
+    lines: list[dict[str, Any]] = []
+    truths = []
     for path in sorted((SHARED / "ade20k150" / "annotations").glob("*.png")):
         shutil.copyfile(SHARED / "ade20k150/images" / f"{path.stem}.jpg", source / f"images/{path.stem}.jpg")
         class_map = np.asarray(Image.open(path))
@@ -169,7 +170,8 @@ def test_photos_as_references(tmp_path: Path, photos: dict[int, Any], format_nam
     for image in content["images"]:
         image["file_name"] = Path(image["file_name"]).name
     (source / "instances.json").write_text(json.dumps(content))
-    references, truths = [], {}
+    references: list[dict[str, Any]] = []
+    truths = {}
     for image_id, (_, rows) in photos.items():
         meant = [[row] for row in rows] if format_name == "refer" else [rows, rows[:1]]
         for targets in meant:

@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 from alto_models import masks as mask_arithmetic
 from alto_models.data.referring import ReferringImages, ReferringRecord
 from data_contracts.errors import InputError
-from jobs import prepare_benchmark
+from jobs import prepare_benchmark, prepare_referring
 from jobs.formats.mask_png import read_mask_png
 from jobs.formats.multi_class import open_multi_class
 from jobs.formats.psalm import open_psalm
@@ -416,6 +416,19 @@ def test_reason_seg_is_painted_larger_outlines_first(tmp_path: Path) -> None:
         np.testing.assert_array_equal(canvas_of(records[f"val/{name}"]), painted(given_), err_msg=name)
     assert [len(records[f"val/{name}"].instances) for name in shapes] == [1, 1, 1, 2, 2, 1]
     assert [records[f"val/{name}"].ignore is None for name in ("one", "two")] == [True, True]
+
+
+def test_pixels_to_ignore_shrink_with_their_image(tmp_path: Path) -> None:
+    path = acquired(tmp_path, "set", "reason_seg")
+    write_reason(path, "train", "a", [shape("ignore", 6, 6, 9, 9), shape("target", 3, 4, 20, 16)])
+    given_ = context(tmp_path, "prepare_referring", "set")
+    parameters = {"datasets": {"set": {}}, "images": {"encoding": "png", "max_side": WIDTH // 2}}
+    prepare_referring.run(prepare_referring.Config.model_validate(parameters), given_)
+    (record,) = records_of(given_.output).values()
+    whole = painted([shape("ignore", 6, 6, 9, 9), shape("target", 3, 4, 20, 16)])
+    half = mask_arithmetic.resize_nearest(whole, HEIGHT // 2, WIDTH // 2)
+    np.testing.assert_array_equal(canvas_of(record), half)
+    assert (half == 255).any()
 
 
 corners = st.tuples(st.integers(-4, 40), st.integers(-4, 24), st.integers(1, 20), st.integers(1, 20))
