@@ -65,7 +65,8 @@ def through(
     acquired = context(folder, f"acquire_{purpose}", {})
     settings = {"format": format_name, "source": "folder", "folder": str(source)}
     acquire.run(acquire.Config.model_validate({section: {"set": settings}}), acquired)
-    prepared = context(folder, f"prepare_{purpose}", {acquired.stage: acquired.output.parent})
+    inputs = {acquired.stage: acquired.output.parent, "prepare_benchmark": folder / "no_benchmarks"}
+    prepared = context(folder, f"prepare_{purpose}", inputs)
     parameters = {section: {"set": chosen}, "contract": {"max_quarantined_share": 0.0}}
     report = prepare.run(prepare.Config.model_validate(parameters), prepared)
     assert report.figures["rows_quarantined"] == 0
