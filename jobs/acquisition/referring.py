@@ -7,6 +7,7 @@ from jobs.acquisition.alto_writer import write_alto_jsonl
 from jobs.acquisition.contact_sheet import ContactSheet
 from jobs.acquisition.dataset_layout import count_files, is_wanted, require_layout
 from jobs.acquisition.fetch import fetch
+from jobs.acquisition.image_folder import copy_named_images
 from jobs.acquisition.local_folder import existing_folder
 from jobs.acquisition.refer_writer import write_grefcoco, write_refer
 from jobs.acquisition.sampled import SampledScene, SampleFigures, sample_scenes
@@ -37,6 +38,8 @@ def acquire(
         require_layout(folder, config.format, f"folder `{folder.name}`")
     fetch(config, context.output, is_wanted, context.work / "downloads", context)
     require_layout(context.output, config.format, f"the data set `{name}`")
+    if config.image_folder is not None:
+        copy_named_images(config.image_folder, config.format, context)
     return StageReport(figures=count_files(context.output))
 
 

@@ -59,6 +59,10 @@ class DatasetConfig(SourceConfig[DataLinks]):
     format: ReferringFormat = Field(
         description=f"the publisher's layout; scenes are drawn as {', '.join(SAMPLED)} only"
     )
+    image_folder: str | None = Field(
+        default=None,
+        description="folder of the images, where they are not with the annotations; those named are taken",
+    )
     images: int = Field(default=100, ge=1, description="scenes to draw")
     splits: dict[str, float] = Field(
         default={"train": 1.0}, description="share of the images of each split; the shares add up to 1"
@@ -73,6 +77,8 @@ class DatasetConfig(SourceConfig[DataLinks]):
     def _consistent(self) -> "DatasetConfig":
         if self.source == "sample" and self.format not in SAMPLED:
             raise ValueError(f"format `{self.format}` is not drawn as samples: take it from another source")
+        if self.source == "sample" and self.image_folder is not None:
+            raise ValueError("`image_folder` is for annotations from elsewhere, and source is sample")
         if abs(sum(self.splits.values()) - 1) > 1e-6 or min(self.splits.values()) < 0:
             raise ValueError(f"shares of `splits` must add up to 1, found {self.splits}")
         if self.format in ("refer", "alto_jsonl") and (

@@ -284,3 +284,46 @@ def test_a_data_set_without_its_annotations_is_named(tmp_path: Path, format_name
     (source / missing).unlink()
     with pytest.raises(InputError, match=f"folder `source` has no .* format `{format_name}` needs"):
         through(tmp_path, source, format_name)
+
+
+@pytest.mark.parametrize("format_name", ["psalm", "refcocom", "refer", "grefcoco", "coco_instances"])
+def test_images_of_a_shared_folder_are_taken_where_annotations_name_them(
+    tmp_path: Path, format_name: str
+) -> None:
+    source, shared = small_source(tmp_path / "source", format_name), tmp_path / "train2014"
+    shutil.move(source / "images", shared)
+    (named,) = (path.name for path in shared.iterdir())
+    (shared / "unnamed.jpg").write_bytes(jpeg())
+    acquired = context(tmp_path, "acquire_benchmark", {})
+    settings = {"format": format_name, "source": "folder", "folder": str(source), "image_folder": str(shared)}
+    report = acquire_benchmark.run(
+        acquire_benchmark.Config.model_validate({"benchmarks": {"set": settings}}), acquired
+    )
+    assert [path.name for path in acquired.output.rglob("*.jpg")] == [named]
+    assert report.figures["images"] == (2 if format_name == "refcocom" else 1)
+
+
+def test_names_that_leave_the_shared_folder_are_left_to_be_judged(tmp_path: Path) -> None:
+    source, shared = small_source(tmp_path / "source", "psalm"), tmp_path / "train2014"
+    shutil.move(source / "images", shared)
+    (tmp_path / "secret.jpg").write_bytes(jpeg())
+    index = source / "refcoco" / "refcoco_val.json"
+    right = json.loads(index.read_text())[0]
+    names = ["../secret.jpg", str(tmp_path / "secret.jpg"), "none.jpg", "a" * 5000, "", 7, None, "\ud800"]
+    index.write_text(json.dumps([right, *(right | {"image": name} for name in names), "text"]))
+    acquired = context(tmp_path, "acquire_benchmark", {})
+    settings = {"format": "psalm", "source": "folder", "folder": str(source), "image_folder": str(shared)}
+    acquire_benchmark.run(
+        acquire_benchmark.Config.model_validate({"benchmarks": {"set": settings}}), acquired
+    )
+    assert [path.name for path in acquired.output.rglob("*.jpg")] == [right["image"]]
+
+
+def test_a_shared_folder_is_refused_where_the_format_has_its_own(tmp_path: Path) -> None:
+    settings = {"format": "multi_class", "source": "folder", "folder": str(tmp_path / "source")}
+    small_source(tmp_path / "source", "multi_class")
+    config = acquire_benchmark.Config.model_validate(
+        {"benchmarks": {"set": settings | {"image_folder": str(tmp_path)}}}
+    )
+    with pytest.raises(InputError, match="images of format `multi_class` lie in its own folder"):
+        acquire_benchmark.run(config, context(tmp_path, "acquire_benchmark", {}))
