@@ -11,6 +11,7 @@ from data_contracts.errors import InputError
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.ledger import Ledger
 from jobs.runner.lineage import read_lineage
+from jobs.runner.model_card import ModelCard, model_card
 from jobs.runner.run import read_last_run
 from jobs.runner.tracking import find_or_create_experiment, use_project_store
 from jobs.serving.package import package_segmenter
@@ -48,13 +49,16 @@ def register(client: Any, root: Path, address: StageAddress, model: str) -> Regi
         raise InputError(f"{address} has no up-to-date result: run it before registering")
     ensure_model(client, model)
     known = find_version(client, model, recorded.data_version)
+    card = model_card(root, address)
     if known is not None:
+        describe(client, known, card)
         client.set_registered_model_alias(model, CHALLENGER, known.version)
         return known
     profile = read_lineage(root).profile
     run = source_run(client, root, address, profile)
     with TemporaryDirectory() as scratch:
         client.log_artifacts(run.info.run_id, str(artifact_folder(root, profile, address, scratch)), "model")
+    client.log_artifact(run.info.run_id, str(root / "params.yaml"))
     version = client.create_model_version(
         model,
         source=f"{run.info.artifact_uri}/model",
@@ -67,10 +71,19 @@ def register(client: Any, root: Path, address: StageAddress, model: str) -> Regi
             **trained_on(root, address),
         },
     )
-    client.set_registered_model_alias(model, CHALLENGER, version.version)
-    return RegisteredVersion(
+    registered = RegisteredVersion(
         model=model, version=version.version, data_version=recorded.data_version, how="registered"
     )
+    describe(client, registered, card)
+    client.set_registered_model_alias(model, CHALLENGER, version.version)
+    return registered
+
+
+def describe(client: Any, version: RegisteredVersion, card: ModelCard) -> None:
+    """Bring card and tags of a version up to date: benchmarks run after it was registered."""
+    client.update_model_version(version.model, version.version, card.text())
+    for name, value in card.tags().items():
+        client.set_model_version_tag(version.model, version.version, name, value)
 
 
 def artifact_folder(root: Path, profile: str, address: StageAddress, scratch: str) -> Path:

@@ -18,7 +18,10 @@ Launch = Callable[[JobSpec, StageLock], None]
 
 @dataclass(frozen=True, kw_only=True)
 class LastRun:
-    """Telemetry of the newest run of an address; kept beside the outputs' records, never hashed."""
+    """Telemetry of the newest run of an address; kept beside the outputs' records, never hashed.
+
+    processes: that the job ran in, each on a device of its own where there are several.
+    """
 
     fingerprint: str
     data_version: str
@@ -27,6 +30,7 @@ class LastRun:
     mlflow_run_id: str | None
     seconds: float
     finished_at: float  # seconds since the epoch
+    processes: int = 1
 
 
 def run_stage(root: Path, address: StageAddress, launch: Launch) -> Recorded:
@@ -79,6 +83,7 @@ def keep_telemetry(root: Path, spec: JobSpec, data_version: str, seconds: float)
         mlflow_run_id=mlflow_run.run_id if mlflow_run else None,
         seconds=seconds,
         finished_at=time.time(),
+        processes=spec.processes,
     )
     (folder / "last_run.json").write_text(json.dumps(last_run.__dict__, indent=1))
     shutil.rmtree(spec.work)

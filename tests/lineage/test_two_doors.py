@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from mlflow import MlflowClient
 from PIL import Image
 
 from tests.jobs.runner.toy_project import assert_cache_is_sound
@@ -97,6 +98,13 @@ def test_models_are_registered_once_as_challenger(by_dvc: Path) -> None:
     again = run(by_dvc, "-m", "orchestration.cli", "sync").stdout
     assert "alto-tokenizer version 1 (already registered)" in again
     assert "altollm version 1 (already registered)" in again
+    store = f"sqlite:///{by_dvc / '.work/mlflow/mlflow.db'}"
+    version = MlflowClient(store, store).get_model_version_by_alias("altollm", "challenger")
+    assert version.tags["checks_of_sources"] == "passed"
+    assert version.tags["data_version.altollm_sft"] == data_versions(by_dvc)["altollm_sft"]
+    assert float(version.tags["device_hours"]) > 0
+    measured = version.description.split("## Measured")[1].split("## Training")[0]
+    assert "benchmark@scenes" in measured
 
 
 def test_a_registered_version_is_served_and_answers_as_alto_segment(by_dvc: Path, tmp_path: Path) -> None:

@@ -1,0 +1,161 @@
+"""What a registered version was made of, at what cost, and how good it is: its tags and its model card."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.runner.layout import StageAddress, output_folder
+from jobs.runner.ledger import value_hash
+from jobs.runner.lineage import Lineage, read_lineage
+from jobs.runner.run import LastRun, read_last_run, read_report
+from jobs.runner.staleness import StageState, lineage_state
+
+MEASURING_STAGES = ("tokenizer_benchmark", "benchmark")
+PURPOSE = {
+    "tokenizer_stage1_5": "Mask tokenizer: turns a segmentation mask into a short, variable number of codes, and back.",
+    "altollm_grpo": "Multimodal language model that answers a referring expression with mask tokens, as many as the "
+    "mask needs, or says that there is no such object. Packed with the mask tokenizer that it was trained with.",
+}
+NOT_FOR = (
+    "Quality holds for images and expressions like those it was measured on. Licences of data and base weights, named "
+    "below where they were stated, bind the use of the model, too."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """One recorded output. run: telemetry of the run that made it, None where it was not made here."""
+
+    address: StageAddress
+    data_version: str
+    run: LastRun | None
+    figures: dict[str, Any]
+    checks: list[dict[str, Any]]
+
+    @property
+    def device_hours(self) -> float | None:
+        return None if self.run is None else self.run.seconds / 3600 * self.run.processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """of: the checkpoint. sources: all that it was made from, upstream first. measured: benchmarks of just this
+    version, none before they have run."""
+
+    profile: str
+    of: Made
+    sources: tuple[Made, ...]
+    measured: tuple[Made, ...]
+
+    def tags(self) -> dict[str, str]:
+        """Searchable in the registry. data_version.STAGE: of all its partitions together, where it has any.
+        device_hours: of the runs whose time is known."""
+        failed = [
+            f"{made.address}: {check['reason']}"
+            for made in self.sources
+            for check in made.checks
+            if not check["passed"]
+        ]
+        hours = [made.device_hours for made in (*self.sources, self.of) if made.device_hours is not None]
+        versions: dict[str, dict[str, str]] = {}
+        for made in self.sources:
+            versions.setdefault(made.address.stage, {})[made.address.partition or ""] = made.data_version
+        return {
+            **{f"data_version.{stage}": one.get("") or value_hash(one) for stage, one in versions.items()},
+            "checks_of_sources": "; ".join(failed)[:5000] or "passed",
+            "device_hours": f"{sum(hours):.4f}",
+        }
+
+    def text(self) -> str:
+        """Markdown."""
+        head = f"{PURPOSE[self.of.address.stage]}\n\n{NOT_FOR}\n\nProfile `{self.profile}`."
+        return "\n\n".join(
+            [
+                head,
+                "## Measured",
+                _figures_of(self.measured) or "Not measured yet: run the benchmarks, then `alto sync`.",
+                "## Training",
+                _figures_of([self.of]),
+                "## Made from",
+                _table_of_sources([*self.sources, self.of]),
+                _figures_of(self.sources),
+            ]
+        )
+
+
+def model_card(root: Path, address: StageAddress) -> ModelCard:
+    """The card of a recorded, up-to-date checkpoint."""
+    lineage = read_lineage(root)
+    states = {state.address: state for state in lineage_state(root) if state.recorded is not None}
+    made = {one: _made(lineage, state) for one, state in states.items()}
+    of = made[address]
+    measured = [
+        made[one]
+        for one, state in states.items()
+        if one.stage in MEASURING_STAGES
+        and state.plan == "does_not_run"
+        and state.input_versions.get(address.stage) == of.data_version
+    ]
+    upstream = _upstream(lineage, address.stage)
+    return ModelCard(
+        profile=lineage.profile,
+        of=of,
+        sources=tuple(made[one] for one in states if one.stage in upstream),
+        measured=tuple(measured),
+    )
+
+
+def _upstream(lineage: Lineage, stage: str) -> set[str]:
+    """Every stage that `stage` reads, directly or not."""
+    found: set[str] = set()
+    waiting = [stage]
+    while waiting:
+        new = set(lineage.stage(waiting.pop()).upstream) - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _made(lineage: Lineage, state: StageState) -> Made:
+    assert state.recorded is not None
+    folder = lineage.root / output_folder(lineage.profile, state.address)
+    report: dict[str, Any] = {"figures": {}, "checks": []}
+    if (folder / "report.json").exists():  # outputs of others may lie in a remote only
+        report = read_report(lineage.root, lineage.profile, state.address)
+    run = read_last_run(lineage.root, state.address)
+    return Made(
+        address=state.address,
+        data_version=state.recorded.data_version,
+        run=run,
+        figures=report["figures"],
+        checks=report["checks"],
+    )
+
+
+def _figures_of(stages: Sequence[Made]) -> str:
+    lines = []
+    for made in stages:
+        figures = ", ".join(f"{name} {_shown(value)}" for name, value in made.figures.items())
+        lines.append(f"- **{made.address}**: {figures or 'no figures'}")
+        lines += [
+            f"  - check `{check['name']}` failed: {check['reason']}"
+            for check in made.checks
+            if not check["passed"]
+        ]
+    return "\n".join(lines)
+
+
+def _table_of_sources(stages: Sequence[Made]) -> str:
+    lines = ["| output | data version | commit | minutes | device hours |", "|---|---|---|---|---|"]
+    for made in stages:
+        commit, minutes, hours = "", "", ""
+        if made.run is not None:
+            commit, minutes = made.run.git_commit[:12], f"{made.run.seconds / 60:.1f}"
+            hours = f"{made.device_hours:.3f}"
+        lines.append(f"| {made.address} | `{made.data_version[:12]}` | {commit} | {minutes} | {hours} |")
+    return "\n".join(lines)
+
+
+def _shown(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
