@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from tests.jobs.runner.toy_project import assert_cache_is_sound
-from tests.lineage.model_server import ask, served
+from tests.jobs.serving.model_server import ask, served
 from tests.lineage.project import (
     copy_repository,
     data_versions,
@@ -115,9 +115,9 @@ def test_a_registered_version_is_served_and_answers_as_alto_segment(by_dvc: Path
     line = run(
         by_dvc, *command, "--model", "models:/altollm@challenger", "--out", str(tmp_path / "out")
     ).stdout
-    with served(by_dvc, "models:/altollm@challenger", tmp_path / "server.log") as address:
-        status, body = ask(address, photo.read_bytes(), ["the red box"], max_tokens=3)
-        refused, why = ask(address, b"no image", ["the red box"])
+    with served(by_dvc, "models:/altollm@challenger", tmp_path / "server.log") as server:
+        status, body = ask(server.address, photo.read_bytes(), ["the red box"], max_tokens=3)
+        refused, why = ask(server.address, b"no image", ["the red box"])
     (answer,) = body["predictions"][0]["segmentations"]
     said = json.loads(line)
     assert status == 200

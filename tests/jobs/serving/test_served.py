@@ -11,13 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from alto_models.altollm.api import Segmenter
-from alto_models.checkpoint import save_checkpoint
-from alto_models.tokenizer.model import MaskTokenizer
 from jobs.runner.import_closure import imported_files
 from jobs.serving.package import (
     ALTOLLM_CHECKPOINT,
@@ -25,34 +22,25 @@ from jobs.serving.package import (
     REQUIREMENTS,
     TOKENIZER_CHECKPOINT,
     checkpoint_in,
-    package_segmenter,
 )
-from tests.alto_models.altollm.tiny import CODES, picture, untrained
-from tests.alto_models.tokenizer.tiny import TINY
+from tests.alto_models.altollm.tiny import picture
+from tests.jobs.serving.packed_example import PackedExample, packed_example
 
 ROOT = Path(__file__).resolve().parents[3]
 EXPRESSIONS = ["the red star", "blue"]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A language model, its tokenizer, and both packed."""
-    folder = tmp_path_factory.mktemp("served")
-    torch.manual_seed(0)
-    found = {name: folder / name for name in ("altollm", "tokenizer", "packed")}
-    untrained().save(found["altollm"])
-    config = TINY.model_copy(update={"codebook_size": CODES})
-    save_checkpoint(found["tokenizer"], config, MaskTokenizer(config).state_dict())
-    package_segmenter(found["altollm"], found["tokenizer"], found["packed"])
-    return found
+def example(tmp_path_factory: pytest.TempPathFactory) -> PackedExample:
+    return packed_example(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
-def served(folders: dict[str, Path]) -> Any:
+def served(example: PackedExample) -> Any:
     import mlflow
 
     before = list(sys.path)
-    yield mlflow.pyfunc.load_model(str(folders["packed"]))
+    yield mlflow.pyfunc.load_model(str(example.packed))
     sys.path[:] = before  # MLflow puts the packed code there
 
 
@@ -66,8 +54,8 @@ def request(images: list[bytes], expressions: list[str] = EXPRESSIONS) -> pd.Dat
     return pd.DataFrame({"image": images, "expressions": [expressions] * len(images)})
 
 
-def test_answers_as_the_segmenter_does(served: Any, folders: dict[str, Path]) -> None:
-    segmenter = Segmenter.from_folders(folders["altollm"], folders["tokenizer"])
+def test_answers_as_the_segmenter_does(served: Any, example: PackedExample) -> None:
+    segmenter = Segmenter.from_folders(example.altollm, example.tokenizer)
     params = {"full_length": True, "max_tokens": 3}
     answers = served.predict(request([png(0), png(1)]), params=params)
     for seed, answer in enumerate(answers):
@@ -79,11 +67,11 @@ def test_answers_as_the_segmenter_does(served: Any, folders: dict[str, Path]) ->
                 assert np.array_equal(np.asarray(mask), one.mask * np.uint8(255))
 
 
-def test_the_package_holds_both_checkpoints_and_no_pickle(folders: dict[str, Path]) -> None:
-    packed = folders["packed"]
+def test_the_package_holds_both_checkpoints_and_no_pickle(example: PackedExample) -> None:
+    packed = example.packed
     for name, source in (
-        (ALTOLLM_CHECKPOINT, folders["altollm"]),
-        (TOKENIZER_CHECKPOINT, folders["tokenizer"]),
+        (ALTOLLM_CHECKPOINT, example.altollm),
+        (TOKENIZER_CHECKPOINT, example.tokenizer),
     ):
         kept = checkpoint_in(packed, name)
         assert {path.name: path.read_bytes() for path in kept.iterdir()} == {

@@ -12,17 +12,35 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.lineage.project import environment
 
 SECONDS_TO_START = 120
 
 
+@dataclass(frozen=True)
+class Server:
+    address: str
+    process_id: int
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of the server and its workers."""
+        processes = [
+            psutil.Process(self.process_id),
+            *psutil.Process(self.process_id).children(recursive=True),
+        ]
+        return sum(process.memory_info().rss for process in processes)
+
+
 @contextmanager
-def served(root: Path, model: str, log: Path) -> Iterator[str]:
-    """Address of a server for the version in the project's registry; it runs outside the project's folder."""
+def served(root: Path, model: str, log: Path) -> Iterator[Server]:
+    """A server for the version in the project's registry; it runs outside the project's folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -52,7 +70,7 @@ def served(root: Path, model: str, log: Path) -> Iterator[str]:
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_until_ready(process, address, log)
-        yield address
+        yield Server(address, process.pid)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -73,13 +91,19 @@ def _wait_until_ready(process: subprocess.Popen[bytes], address: str, log: Path)
 
 def ask(address: str, image: bytes, expressions: list[str], **params: Any) -> tuple[int, dict[str, Any]]:
     """Status and body of an answer."""
+    return post(address, request_body(image, expressions, **params))
+
+
+def request_body(image: bytes, expressions: list[str], **params: Any) -> bytes:
     row = [base64.b64encode(image).decode(), expressions]
     content = {"dataframe_split": {"columns": ["image", "expressions"], "data": [row]}, "params": params}
-    request = urllib.request.Request(
-        f"{address}/invocations", json.dumps(content).encode(), {"Content-Type": "application/json"}
-    )
+    return json.dumps(content).encode()
+
+
+def post(address: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
