@@ -1,10 +1,13 @@
 """Evaluates ALToLLM, before and after GRPO, on a prepared benchmark beside trivial baselines.
 
 Every expression of every record is asked for a full-length and for an adaptive mask; masks are decoded
-and scored at the original resolution, one expression at a time (the `standard` protocol).
+and scored at the original resolution, one expression at a time (the `standard` protocol). The trained models
+are asked again as ALToLLM's released evaluation does (the `released` protocol): all expressions of a record in one
+question and, where a benchmark has records without target, first whether there is such an object.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +31,7 @@ from jobs.benchmarking.results import (
     GALLERY_FILE,
     METRICS_FILE,
     NO_MODE,
+    RELEASED_SAMPLES_FILE,
     SAMPLES_FILE,
     BenchmarkMetrics,
     Comparison,
@@ -44,7 +48,6 @@ STARTING_POINT = "altollm_sft"
 UNTRAINED = "untrained"
 TEXT_IGNORED = "text_ignored"
 LEARNED = (CHALLENGER, STARTING_POINT)
-PROTOCOL = "standard"
 
 
 class Config(JobConfig):
@@ -68,14 +71,13 @@ def run(config: Config, context: StageContext) -> StageReport:
         raise InputError("benchmark: name the benchmark with --partition")
     rows = ShardRows(context.inputs["prepare_benchmark"] / context.partition, REFERRING_SCHEMA, None)
     tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"]).to(own_device())
-    return compare_systems(
-        rows, _language_systems(config, context, tokenizer), tokenizer.config, config, context
-    )
+    systems = _language_systems(config, context, tokenizer)
+    return compare_systems(rows, systems, tokenizer.config, config, context)
 
 
 def compare_systems(
     rows: ShardRows,
-    models: Sequence[System],
+    models: Sequence[LanguageSystem],
     code_space: TokenizerConfig,
     config: Config,
     context: StageContext,
@@ -85,21 +87,31 @@ def compare_systems(
     images = [BenchmarkImage.from_row(rows.row(index)) for index in range(count)]
     baselines = (MeanMask.of(images), LargestObject(), RandomObject(context.seed), Nothing())
     systems: list[System] = [*models, *baselines]
-    samples = evaluate(rows, count, systems, config.images_per_shard, context)
-    board = Scoreboard(
-        samples.to_pandas(),
-        resamples=config.bootstrap_resamples,
-        seed=context.seed,
-        level=config.confidence_level,
-        codebook_size=code_space.codebook_size,
+    counts = _counts(images)
+    trained = [
+        replace(model, presence_asked_first=counts["no_target_expressions"] > 0)
+        for model in models
+        if model.name in LEARNED
+    ]
+    samples = evaluate(rows, count, systems, "standard", config.images_per_shard, context)
+    released = evaluate(rows, count, [*trained, *baselines], "released", config.images_per_shard, context)
+    board, released_board = (
+        Scoreboard(
+            table.to_pandas(),
+            resamples=config.bootstrap_resamples,
+            seed=context.seed,
+            level=config.confidence_level,
+            codebook_size=code_space.codebook_size,
+        )
+        for table in (samples, released)
     )
     metrics = BenchmarkMetrics(
         benchmark=str(context.partition),
-        protocol=PROTOCOL,
+        protocol="standard",
         limit=config.limit,
         images=count,
         images_available=len(rows),
-        **_counts(images),
+        **counts,
         codebook_size=code_space.codebook_size,
         max_length=code_space.max_length,
         confidence_level=config.confidence_level,
@@ -109,11 +121,14 @@ def compare_systems(
         learned=list(LEARNED),
         baselines=[system.name for system in systems if system.name not in LEARNED],
         systems=[board.metrics(one) for one in board.runs],
+        released=[released_board.metrics(one) for one in released_board.runs],
         slices=[part for one in board.runs for part in board.slices(one)],
         comparisons=_comparisons(board),
     )
     gallery = select_gallery(samples, rows, CHALLENGER, ADAPTIVE, config.samples_shown)
-    _write(context, metrics, samples, gallery)
+    _write(context, metrics, gallery)
+    for table, name in ((samples, SAMPLES_FILE), (released, RELEASED_SAMPLES_FILE)):
+        pq.write_table(table, context.output / name, compression="zstd")
     return _report(metrics, config)
 
 
@@ -168,9 +183,8 @@ def _comparisons(board: Scoreboard) -> list[Comparison]:
     return [board.compare(*pair) for pair in pairs]
 
 
-def _write(context: StageContext, metrics: BenchmarkMetrics, samples: pa.Table, gallery: pa.Table) -> None:
+def _write(context: StageContext, metrics: BenchmarkMetrics, gallery: pa.Table) -> None:
     (context.output / METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")
-    pq.write_table(samples, context.output / SAMPLES_FILE, compression="zstd")
     pq.write_table(gallery, context.output / GALLERY_FILE, compression="zstd")
 
 

@@ -77,6 +77,13 @@ def summarise(
                     summary[f"{key}.{name}"] = estimate.value
             if one.bits is not None:
                 summary |= {f"{key}.bits": one.bits, f"{key}.malformed": one.malformed}
+        for one in metrics.released:
+            if one.system in metrics.learned:
+                summary |= {
+                    f"{metrics.benchmark}.released.{one.system}.{one.mode}.{name}": estimate.value
+                    for name in ("giou", "ciou", "miou", "mean_length")
+                    if (estimate := getattr(one, name)) is not None
+                }
     return summary
 
 

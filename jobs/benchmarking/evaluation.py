@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alto_models.data.shards import ShardRows
-from jobs.benchmarking.questions import BenchmarkImage
+from jobs.benchmarking.questions import BenchmarkImage, EvaluationProtocol, Question
 from jobs.benchmarking.results import SAMPLES_SCHEMA
 from jobs.benchmarking.rows import sample_row
 from jobs.benchmarking.systems import System
@@ -17,7 +17,12 @@ from jobs.runner.context import StageContext
 
 
 def evaluate(
-    rows: ShardRows, count: int, systems: Sequence[System], images_per_shard: int, context: StageContext
+    rows: ShardRows,
+    count: int,
+    systems: Sequence[System],
+    protocol: EvaluationProtocol,
+    images_per_shard: int,
+    context: StageContext,
 ) -> pa.Table:
     """Table of `SAMPLES_SCHEMA` for the first `count` images, sorted by system, mode and question.
 
@@ -25,24 +30,31 @@ def evaluate(
     """
     runs = sum(len(system.modes) for system in systems)
     records = [record for index in range(count) for record in rows.row(index, ["records"])["records"]]
-    total = runs * sum(len(record["expressions"]) for record in records)
+    expressions = sum(len(record["expressions"]) for record in records)
+    total = runs * (expressions if protocol == "standard" else len(records))
     shards = []
-    with context.progress(total, "Benchmark", "answer") as bar:
+    with context.progress(total, f"Benchmark, protocol {protocol}", "answer") as bar:
         for number, start in enumerate(range(0, count, images_per_shard)):
-            path = context.work / f"answers-{number:05d}.parquet"
+            path = context.work / f"answers-{protocol}-{number:05d}.parquet"
             if not path.exists():
                 stop = min(start + images_per_shard, count)
                 images = [BenchmarkImage.from_row(rows.row(index)) for index in range(start, stop)]
-                _write_whole(_evaluate_shard(images, systems, number, context), path)
+                questions = [question for image in images for question in image.questions(protocol)]
+                prefix = "" if protocol == "standard" else f"{protocol}_"
+                _write_whole(_evaluate_shard(questions, systems, number, prefix, context), path)
             shards.append(pq.read_table(path, schema=SAMPLES_SCHEMA))
             bar.update(len(shards[-1]))
     return _by_system(pa.concat_tables(shards), systems)
 
 
 def _evaluate_shard(
-    images: Sequence[BenchmarkImage], systems: Sequence[System], number: int, context: StageContext
+    questions: Sequence[Question],
+    systems: Sequence[System],
+    number: int,
+    prefix: str,
+    context: StageContext,
 ) -> pa.Table:
-    questions = [question for image in images for question in image.questions()]
+    """prefix: of the names of the speeds that are logged, which belong to no hashed output."""
     rows = []
     for system in systems:
         for mode in system.modes:
@@ -55,7 +67,7 @@ def _evaluate_shard(
             ]
             codes = sum(len(prediction.codes) for prediction in predictions)
             if codes:
-                name = f"{system.name}_{mode}"
+                name = f"{prefix}{system.name}_{mode}"
                 context.log_metrics(
                     number,
                     **{

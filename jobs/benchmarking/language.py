@@ -1,5 +1,6 @@
 """ALToLLM and the mask tokenizer together as systems of a benchmark."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +20,10 @@ from jobs.benchmarking.questions import Question
 from jobs.benchmarking.results import ADAPTIVE, FULL
 from jobs.benchmarking.rows import Mask, Prediction
 
+# The released evaluation asks so on gRefCOCO; its wording is not published, and this one is ours.
+PRESENCE_PROMPT = "Is there <ref>{}</ref> in the image? Please answer yes or no."
+DENIAL = re.compile(r"\s*no\b", re.IGNORECASE)
+
 
 class LanguageModel(Protocol):
     """`AltoLLM`, or what stands in for it. max_length: codes of a mask, at most."""
@@ -34,6 +39,7 @@ class LanguageSystem:
 
     text_ignored: asks with an expression of the same image that means something else, so that only what
     can be had without reading the question is left.
+    presence_asked_first: whether the model is first asked if there is such an object; "no" is a prediction of nothing.
     """
 
     name: str
@@ -42,12 +48,33 @@ class LanguageSystem:
     batch_size: int
     modes: tuple[str, ...] = (FULL, ADAPTIVE)
     text_ignored: bool = False
+    presence_asked_first: bool = False
 
     def predict(self, questions: Sequence[Question], mode: str) -> list[Prediction]:
         predictions: list[Prediction] = []
         for start in range(0, len(questions), self.batch_size):
-            predictions += self._predict_batch(questions[start : start + self.batch_size], mode)
+            batch = questions[start : start + self.batch_size]
+            if not self.presence_asked_first:
+                predictions += self._predict_batch(batch, mode)
+                continue
+            absent = self._absent(batch)
+            present = [question for place, question in enumerate(batch) if place not in absent]
+            masks = iter(self._predict_batch(present, mode) if present else ())
+            predictions += [absent[place] if place in absent else next(masks) for place in range(len(batch))]
         return predictions
+
+    def _absent(self, questions: Sequence[Question]) -> dict[int, Prediction]:
+        """Place in `questions` -> prediction of nothing, where the model denies that there is such an object."""
+        answers = self.model.answer(
+            [question.image.picture for question in questions],
+            [PRESENCE_PROMPT.format(question.expression) for question in questions],
+            max_length=self.tokenizer.config.max_length,
+        )
+        return {
+            place: Prediction(mask=None, asked=question.expression, answer=answer.text)
+            for place, (question, answer) in enumerate(zip(questions, answers, strict=True))
+            if not answer.codes and DENIAL.match(answer.text)
+        }
 
     def _predict_batch(self, questions: Sequence[Question], mode: str) -> list[Prediction]:
         asked = [q.expression_of_another_record() if self.text_ignored else q.expression for q in questions]

@@ -1,10 +1,10 @@
 """The questions of a prepared benchmark: every expression of every record, image by image."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,16 @@ from alto_models.masks import Rle
 from alto_models.metrics import boundary, counted
 
 Mask = NDArray[np.bool_]
+NO_TARGET, SEVERAL = "no target", "several"  # in the place of a category
+EvaluationProtocol = Literal["standard", "released"]
+
+
+def all_descriptions(expressions: Sequence[str]) -> str:
+    """One expression for all that are true of a target, worded as ALToLLM's released evaluation does."""
+    if len(expressions) == 1:
+        return expressions[0]
+    numbered = " ".join(f"{number}. {text}" for number, text in enumerate(expressions, start=1))
+    return f"Meet all the descriptions: {numbered}"
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Record:
     @property
     def category(self) -> str:
         names = sorted({instance.category for instance in self.instances})
-        return "no target" if self.rle is None else names[0] if len(names) == 1 else "several"
+        return NO_TARGET if self.rle is None else names[0] if len(names) == 1 else SEVERAL
 
     @property
     def complexity(self) -> float | None:
@@ -106,8 +116,12 @@ class BenchmarkImage:
         """Record id -> decoded truth."""
         return {record.record_id: Truth.of(record, self) for record in self.records}
 
-    def questions(self) -> Iterator["Question"]:
+    def questions(self, protocol: EvaluationProtocol) -> Iterator["Question"]:
+        """`standard`: each expression of a record on its own; `released`: all of them in one question."""
         for record in self.records:
+            if protocol == "released":
+                yield Question(self, record, 0, all_descriptions(record.expressions))
+                continue
             for index, expression in enumerate(record.expressions):
                 yield Question(self, record, index, expression)
 

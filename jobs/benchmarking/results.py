@@ -4,7 +4,7 @@ Written by `jobs.benchmark`, read by `jobs.benchmark_report` and by whoever deci
 """
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +14,7 @@ from data_contracts.errors import InputError
 
 METRICS_FILE = "metrics.json"
 SAMPLES_FILE = "samples.parquet"
+RELEASED_SAMPLES_FILE = "released_samples.parquet"
 GALLERY_FILE = "gallery.parquet"
 
 # Prompt modes; a system that knows no length, such as a baseline mask, has NO_MODE.
@@ -91,6 +92,8 @@ class SystemMetrics(Result):
     """All figures of one system in one prompt mode; a figure is None where nothing defines it.
 
     bits: mean length x log2(codebook size). precision: IoU level -> share of samples reaching it.
+    class_miou: mean over categories of their summed intersection over their summed union, as open-vocabulary
+        segmentation is measured; questions on several categories at once are left out.
     """
 
     system: str
@@ -104,6 +107,7 @@ class SystemMetrics(Result):
     t_acc: Estimate | None
     boundary_iou: Estimate | None
     precision: dict[str, float]
+    class_miou: float | None
     mean_length: Estimate | None
     bits: float | None
     malformed: Share
@@ -137,10 +141,14 @@ class Comparison(Result):
 
 
 class BenchmarkMetrics(Result):
-    """`metrics.json`. limit: images evaluated at most; None stands for the whole benchmark."""
+    """`metrics.json`. limit: images evaluated at most; None stands for the whole benchmark.
+
+    protocol: of `systems`, `slices` and `comparisons`. released: figures under the protocol of ALToLLM's released
+    evaluation, which are not to be compared with the others.
+    """
 
     benchmark: str
-    protocol: str
+    protocol: Literal["standard"]
     limit: int | None
     images: int
     images_available: int
@@ -156,6 +164,7 @@ class BenchmarkMetrics(Result):
     learned: list[str]
     baselines: list[str]
     systems: list[SystemMetrics]
+    released: list[SystemMetrics]
     slices: list[Slice]
     comparisons: list[Comparison]
 

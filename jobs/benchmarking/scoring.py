@@ -8,6 +8,7 @@ import pandas as pd
 
 from alto_models.bootstrap import ImageBootstrap, Interval
 from alto_models.referring_scores import PRECISION_LEVELS, Ratio, SampleScores, metric_ratios
+from jobs.benchmarking.questions import NO_TARGET, SEVERAL
 from jobs.benchmarking.results import Comparison, Estimate, Slice, SystemMetrics
 
 SIZE_EDGES = (0.01, 0.03, 0.1)
@@ -62,6 +63,7 @@ class Scoreboard:
             targets=targets,
             **figures,
             precision=precision,
+            class_miou=class_miou(self.runs[run]),
             bits=mean_length.value * self._bits_per_code if mean_length else None,
             malformed=malformed / len(self.runs[run]),
             malformed_answers=malformed,
@@ -109,6 +111,15 @@ def sample_scores(samples: pd.DataFrame) -> SampleScores:
         boundary_iou=samples["boundary_iou"].to_numpy(np.float64),
         length=samples["length"].to_numpy(np.int64),
     )
+
+
+def class_miou(samples: pd.DataFrame) -> float | None:
+    """Mean over categories of summed intersection over summed union; None where no question is of one category."""
+    of_one = samples[~samples["category"].isin((NO_TARGET, SEVERAL))]
+    if of_one.empty:
+        return None
+    sums = of_one.groupby("category", observed=True)[["intersection", "union"]].sum()
+    return float((sums["intersection"] / sums["union"]).mean())
 
 
 def size_class(samples: pd.DataFrame) -> pd.Categorical:

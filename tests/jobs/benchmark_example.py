@@ -130,6 +130,7 @@ class ShiftedTruth:
     name: str
     shift: int
     modes: tuple[str, ...] = ("full", "adaptive")
+    presence_asked_first: bool = False
 
     def predict(self, questions: Sequence[Question], mode: str) -> list[Prediction]:
         return [self._one(question, mode) for question in questions]

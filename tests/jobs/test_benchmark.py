@@ -30,7 +30,7 @@ from jobs.benchmarking.results import (
     read_table,
 )
 from jobs.benchmarking.rows import Prediction, sample_row
-from jobs.benchmarking.scoring import Scoreboard, size_class
+from jobs.benchmarking.scoring import Scoreboard, class_miou, size_class
 from jobs.benchmarking.systems import LargestObject, MeanMask, RandomObject
 from jobs.benchmarking.untrained import UntrainedAltoLLM
 from jobs.runner.context import StageContext
@@ -63,7 +63,7 @@ def image() -> BenchmarkImage:
 
 @pytest.fixture
 def questions(image: BenchmarkImage) -> list[Question]:
-    return list(image.questions())
+    return list(image.questions("standard"))
 
 
 def run_benchmark(folder: Path, images: int = 6, **changes: object) -> Path:
@@ -90,6 +90,42 @@ def test_questions_are_every_expression_of_every_record(questions: list[Question
         ("0-d", 0),
     ]
     assert [q.record.category for q in questions] == ["disc", "disc", "ring", "several", "no target"]
+
+
+def test_the_released_protocol_asks_for_all_descriptions_of_a_target_at_once() -> None:
+    asked = list(BenchmarkImage.from_row(image_row(0)).questions("released"))
+    assert [(q.record.record_id, q.expression) for q in asked] == [
+        ("0-a", "Meet all the descriptions: 1. the red disc 2. the disc on the left"),
+        ("0-b", "the <b>ring</b> & its hole"),
+        ("0-c", "the blue dot and the ring"),
+        ("0-d", "the green star"),
+    ]
+
+
+def test_released_figures_are_of_one_question_a_record(tmp_path: Path) -> None:
+    output = run_benchmark(tmp_path)
+    metrics = read_metrics(output / "metrics.json", BenchmarkMetrics)
+    assert {one.samples for one in metrics.released} == {metrics.records}
+    assert {one.samples for one in metrics.systems} == {metrics.expressions}
+    names = {one.system for one in metrics.released}
+    assert names == {*metrics.learned, "mean_mask", "largest_object", "random_object", "nothing"}
+    samples = read_table(output / "released_samples.parquet", SAMPLES_SCHEMA).to_pandas()
+    for one in metrics.released:
+        own = samples[(samples["system"] == one.system) & (samples["mode"] == one.mode)]
+        assert one.giou is not None
+        assert one.giou.value == pytest.approx(own["iou"].mean())
+
+
+def test_class_miou_is_the_mean_over_categories_of_their_summed_overlap() -> None:
+    table = pd.DataFrame(
+        {
+            "category": ["sky", "sky", "sea", "no target", "several"],
+            "intersection": [1, 3, 5, 0, 7],
+            "union": [4, 4, 10, 9, 7],
+        }
+    )
+    assert class_miou(table) == pytest.approx((4 / 8 + 5 / 10) / 2)
+    assert class_miou(table[3:]) is None
 
 
 def test_row_of_a_shifted_disc(questions: list[Question]) -> None:
@@ -166,7 +202,7 @@ def test_random_object_depends_on_the_question_and_the_seed_alone(questions: lis
 
 def test_mean_mask_of_one_repeated_image_covers_what_is_asked_most() -> None:
     images = [BenchmarkImage.from_row(image_row(0))] * 3
-    questions = list(images[0].questions())
+    questions = list(images[0].questions("standard"))
     mask = MeanMask.of(images).predict(questions[:1], "")[0].mask
     assert mask is not None
     truth = questions[0].image.truths["0-a"].mask
@@ -240,12 +276,12 @@ def test_killed_run_redoes_only_the_shard_it_was_in(tmp_path: Path, monkeypatch:
     class Killed(Exception):
         pass
 
-    asked: list[str] = []
+    asked: list[set[str]] = []
     predict = RandomObject.predict
 
     def counted(self: RandomObject, questions: Sequence[Question], mode: str) -> list[Prediction]:
-        asked.extend(q.image.image_id for q in questions)
-        if "image-004" in asked and not killed:
+        asked.append({q.image.image_id for q in questions})
+        if "image-004" in asked[-1] and not killed:
             killed.append(True)
             raise Killed
         return predict(self, questions, mode)
@@ -256,7 +292,8 @@ def test_killed_run_redoes_only_the_shard_it_was_in(tmp_path: Path, monkeypatch:
         run_benchmark(tmp_path / "cut", images_per_shard=2)
     asked.clear()
     resumed = run_benchmark(tmp_path / "cut", images_per_shard=2)
-    assert set(asked) == {"image-004", "image-005"}
+    shards = [{f"image-{number:03d}" for number in (start, start + 1)} for start in (0, 2, 4)]
+    assert asked == [shards[2], *shards]  # the rest of the standard protocol, then the released one
     assert (resumed / "samples.parquet").read_bytes() == (whole / "samples.parquet").read_bytes()
 
 
@@ -339,9 +376,33 @@ def test_language_system_draws_codes_and_keeps_what_was_said(
     assert (predictions[0].mask == predictions[4].mask).all()
 
 
+def test_who_denies_that_there_is_such_an_object_is_not_asked_for_it(
+    questions: list[Question], tokenizer: MaskTokenizer
+) -> None:
+    said = ["No.", "yes", "not sure", " NO, there is none", "Nothing"]
+    model = ScriptedModel(
+        [
+            *(says(text) for text in said),
+            says("long", (1, 2)),
+            says("short", (3,)),
+            says("none", no_target=True),
+        ]
+    )
+    system = LanguageSystem(
+        name="m", model=model, tokenizer=tokenizer, batch_size=8, presence_asked_first=True
+    )
+    predictions = system.predict(questions, "full")
+    assert model.prompts[0] == "Is there <ref>the red disc</ref> in the image? Please answer yes or no."
+    asked_for = [questions[place].expression for place in (1, 2, 4)]
+    assert model.prompts[5:] == [f"Segment <ref>{text}</ref>." for text in asked_for]
+    assert [p.codes for p in predictions] == [(), (1, 2), (3,), (), ()]
+    assert [p.answer for p in predictions] == ["No.", "long", "short", " NO, there is none", "none"]
+    assert not any(p.malformed for p in predictions)
+
+
 def test_masks_do_not_depend_on_the_batch(tokenizer: MaskTokenizer) -> None:
     images = [BenchmarkImage.from_row(image_row(number)) for number in (0, 1)]
-    questions = [question for image in images for question in image.questions()][:7]
+    questions = [question for image in images for question in image.questions("standard")][:7]
     codes = [[(3 * i + j) % 8 for j in range(1 + i % 4)] for i in range(7)]
     together = decode_masks(tokenizer, questions, codes)
     for question, one, mask in zip(questions, codes, together, strict=True):

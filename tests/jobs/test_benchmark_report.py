@@ -168,16 +168,18 @@ def test_page_states_every_figure(page: str, metrics: BenchmarkMetrics) -> None:
     cells = [
         [re.sub(r"<[^>]+>", " ", cell).split() for cell in re.findall(r"<td.*?</td>", row)] for row in rows
     ]
-    table = [row for row in cells if len(row) == 14]
+    table = [row for row in cells if len(row) == 15]
     assert len(table) == len(metrics.systems)
     for one, row in zip(metrics.systems, table, strict=True):
         assert one.giou is not None
         assert row[2] == [percent(one.giou), *interval(one.giou).split()]
-        shown = [one.ciou, one.miou, *(one.precision[k] for k in ("0.5", "0.7", "0.9"))]
+        shown = [one.ciou, one.miou, one.class_miou, *(one.precision[k] for k in ("0.5", "0.7", "0.9"))]
         shown += [one.boundary_iou, one.n_acc, one.t_acc]
-        assert [cell[0] for cell in row[3:11]] == [percent(figure) for figure in shown]
-        assert row[11] == [number(one.mean_length)]
-        assert row[12] == [number(one.bits)]
+        assert [cell[0] for cell in row[3:12]] == [percent(figure) for figure in shown]
+        assert row[12] == [number(one.mean_length)]
+        assert row[13] == [number(one.bits)]
+    released = [row for row in cells if len(row) == 7 and row[2] == [str(metrics.records)]]
+    assert [row[3][0] for row in released] == [percent(one.giou) for one in metrics.released]
     for point in TOKENIZER["by_length"]:  # type: ignore[attr-defined]
         assert f'<td class="num">{percent(point["iou"])}</td>' in page
 
