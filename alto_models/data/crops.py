@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from alto_models.data.masks import ImageWithMasks, StoredMask, stored_masks
 from alto_models.data.order import SampleOrder, Window
-from alto_models.data.row_groups import Least, RowGroups, RowIndex
+from alto_models.data.row_groups import DEFAULT_CACHE_BYTES, Least, RowGroups, RowIndex
 from alto_models.data.shards import Picture
 from alto_models.data.squares import (
     FloatArray,
@@ -84,22 +84,31 @@ class CropReader:
     The crop at a position depends on seed, position and crops_per_step only. For one thread; a copy in another
     process begins with nothing read.
     in_turn: for each crop of a step, positions are asked for from step to step; what comes next is read ahead.
+    cache_bytes: of row groups kept beyond those, so that small data sets are read once.
     """
 
     def __init__(
-        self, rows: RowIndex, settings: CropSettings, seed: int, crops_per_step: int = 1, in_turn: bool = True
+        self,
+        rows: RowIndex,
+        settings: CropSettings,
+        seed: int,
+        crops_per_step: int = 1,
+        in_turn: bool = True,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         self.settings = settings
         self._rows = rows
         self._seed = seed
         self._crops_per_step = crops_per_step
         self._in_turn = in_turn
+        self._cache_bytes = cache_bytes
         self._order = SampleOrder(rows.group_sizes, crops_per_step, seed)
-        self._groups = RowGroups(rows, COLUMNS)
+        self._groups = RowGroups(rows, COLUMNS, cache_bytes)
         self._windows: dict[tuple[int, int], Window] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CropReader, (self._rows, self.settings, self._seed, self._crops_per_step, self._in_turn)
+        how = (self._crops_per_step, self._in_turn, self._cache_bytes)
+        return CropReader, (self._rows, self.settings, self._seed, *how)
 
     def __len__(self) -> int:
         """Crops in an epoch."""

@@ -88,5 +88,15 @@ class ShardFolder:
 def require_schema(file: pq.ParquetFile, schema: pa.Schema, name: str) -> None:
     """Raises InputError unless the file was written with this version of the schema."""
     stored = file.schema_arrow
-    if not stored.equals(schema) or stored.metadata != schema.metadata:
-        raise InputError(f"{name}: not {schema.metadata}; run the prepare stage again")
+    if _named(stored) != _named(schema) or not stored.equals(schema):
+        raise InputError(
+            f"{name}: holds {_named(stored)}, but {_named(schema)} is read here; run the prepare stage again"
+        )
+
+
+def _named(schema: pa.Schema) -> str:
+    metadata = schema.metadata or {}
+    name, version = (
+        metadata.get(key, b"unknown").decode(errors="replace") for key in (b"schema", b"version")
+    )
+    return f"schema {name} of version {version}"

@@ -78,10 +78,14 @@ class _PartPositions(Sampler[range]):
 
     def __iter__(self) -> Iterator[range]:
         for number in self._numbers:
-            positions = self._passes(number)
-            for part in range(self._parts):
-                first, stop = (len(positions) * edge // self._parts for edge in (part, part + 1))
-                yield positions[first:stop]
+            yield from part_positions(self._passes(number), self._parts)
+
+
+def part_positions(positions: range, parts: int) -> Iterator[range]:
+    """Cut into stretches that differ by at most one in length."""
+    for part in range(parts):
+        first, stop = (len(positions) * edge // parts for edge in (part, part + 1))
+        yield positions[first:stop]
 
 
 def _loader(
