@@ -76,8 +76,8 @@ def test_each_epoch_shows_every_usable_image_once(folder: Path, ranks: int) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 4), (2, 1)])
 def test_worker_processes_read_what_a_thread_reads(folder: Path, ranks: int, workers: int) -> None:
     steps = range(len(usable_ids(IMAGES)) // STEP + 2)
     require_same(read(folder, steps, ranks, workers), read(folder, steps))
@@ -85,7 +85,6 @@ def test_worker_processes_read_what_a_thread_reads(folder: Path, ranks: int, wor
 
 @pytest.mark.slow
 def test_more_workers_than_crops(folder: Path) -> None:
-    require_same(read(folder, range(2), ranks=24, workers=0), read(folder, range(2)))
     (batch,) = read_ahead(reader(folder), lambda _: range(2), range(1), workers=3)
     assert len(batch.image_ids) == 2
 
@@ -101,7 +100,7 @@ def test_a_run_goes_on_with_other_processes(folder: Path, stop: int, ranks: int)
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_workers(folder: Path) -> None:
     whole = read(folder, range(6))
-    require_same(read(folder, range(2), workers=4) + read(folder, range(2, 6), ranks=2, workers=1), whole)
+    require_same(read(folder, range(2), workers=2) + read(folder, range(2, 6), ranks=2, workers=1), whole)
 
 
 def test_a_reader_sent_elsewhere_reads_the_same(folder: Path) -> None:
@@ -219,7 +218,10 @@ def test_a_worker_that_dies_is_one_clear_line(folder: Path) -> None:
     ) as raised:
         list(batches)
     assert "\n" not in str(raised.value)
+    del raised, batches
     gc.collect()
+    for other in multiprocessing.active_children():
+        other.join(timeout=30)
     assert not multiprocessing.active_children()
 
 
