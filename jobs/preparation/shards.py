@@ -48,6 +48,8 @@ class ShardWriter:
                 compression="zstd",
                 use_dictionary=["source", "split"],
                 write_statistics=["image_id", "split"],
+                # Readers notice a damaged page, where a flipped bit would be a wrong pixel.
+                write_page_checksum=True,
             )
             self.shards += 1
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))

@@ -26,7 +26,7 @@ def write_shards(
         path = folder / f"batch_{number % 2}" / f"shard-{number:05d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist(rows[first : first + per_shard], schema=MASKS_SCHEMA)
-        pq.write_table(table, path, row_group_size=per_group, compression="zstd")
+        pq.write_table(table, path, row_group_size=per_group, compression="zstd", write_page_checksum=True)
     return folder
 
 

@@ -136,13 +136,13 @@ def test_every_row_group_is_read_once_an_epoch(tmp_path: Path, monkeypatch: pyte
     assert len(reads) < len(rows.groups) + lanes
 
 
-def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
-    folder = write_shards(tmp_path, 40)
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """Where decoders would read on."""
+    folder = write_shards(tmp_path, 40, side=40)
     (path,) = folder.rglob("shard-*.parquet")
     stream = reader(folder)
     data = bytearray(path.read_bytes())
-    offset = data.index(b"\x89PNG")
-    data[offset : offset + 400] = b"\x00" * 400
+    data[data.index(b"IDAT") + 2000] ^= 1
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"shard-00000\.parquet: .*run the prepare stage again") as raised:
         stream.batch(range(40))
