@@ -1,6 +1,6 @@
-"""Arrow schemas of the prepared data: one for masks (SA-1B), one for referring records.
+"""Arrow schemas of the prepared data: one for masks (SA-1B), one for referring records, one for questions.
 
-Both hold one row an image, so that an image is stored and read once for all its masks. Every field says
+All hold one row an image, so that an image is stored and read once for all its masks. Every field says
 what it means, and in which unit, in its metadata; `docs/data.md` shows them all.
 
 A row is consistent in itself: `width` and `height` are those of the stored image, and its masks are
@@ -138,9 +138,39 @@ REFERRING_SCHEMA = pa.schema(
     metadata={"schema": "referring", "version": SCHEMA_VERSION},
 )
 
+QUESTION = pa.struct(
+    [
+        described("question_id", pa.string(), "unique within the partition; made of the publisher's own id"),
+        described("question", pa.string(), "as it is put to the model"),
+        described(
+            "answers",
+            pa.list_(_item(pa.string(), "one answer")),
+            "of one person each; yes and no in small letters",
+        ),
+        described(
+            "category",
+            pa.string(),
+            "POPE: how absent objects were chosen; VQAv2: sort of answer; MME: subtask",
+            nullable=True,
+        ),
+        described("question_type", pa.string(), "VQAv2: first words of the question", nullable=True),
+        described("pair", pa.string(), "MME: questions with the same one are scored together", nullable=True),
+    ]
+)
+
+VQA_SCHEMA = pa.schema(
+    [
+        *IMAGE_FIELDS,
+        described("questions", pa.list_(_item(QUESTION, "one question")), "accepted questions of the image"),
+    ],
+    metadata={"schema": "vqa", "version": SCHEMA_VERSION},
+)
+
 QUARANTINE_SCHEMA = pa.schema(
     [
-        described("kind", pa.string(), "what was rejected: an image with all its rows, a mask or a record"),
+        described(
+            "kind", pa.string(), "what was rejected: an image with all its rows, a mask, record or question"
+        ),
         described("source_file", pa.string(), "file it was read from"),
         described("row_id", pa.string(), "id of what was rejected"),
         described("image_id", pa.string(), "image it belongs to", nullable=True),

@@ -1,7 +1,10 @@
-"""Acquire one evaluation set of referring expressions, in its publisher's format.
+"""Acquire one evaluation set, of referring expressions or of questions, in its publisher's format.
 
 Sample scenes are drawn from random streams of their own, so that none is a training scene too. The
-folder is laid out as in acquire_referring.
+folder is laid out as in acquire_referring or, with images anywhere in it,
+- `pope`: `coco_pope_random.json`, `coco_pope_popular.json`, `coco_pope_adversarial.json`;
+- `vqav2`: `v2_OpenEnded_mscoco_*_questions.json` and `v2_mscoco_*_annotations.json`;
+- `mme`: a folder a subtask, with images and `.txt`.
 """
 
 from pydantic import Field

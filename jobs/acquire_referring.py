@@ -11,15 +11,25 @@ Its folder then holds `dataset.json` (the format's name) beside
 - `multi_class`: `ade.jsonl` (or another), images and masks where it says.
 """
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from jobs.acquisition.referring import acquire
-from jobs.acquisition.settings import DatasetConfig
+from jobs.acquisition.settings import VQA_FORMATS, DatasetConfig
 from jobs.runner.context import JobConfig, StageContext, StageReport
 
 
 class Config(JobConfig):
     datasets: dict[str, DatasetConfig] = Field(description="settings of each data set, by partition key")
+
+    @field_validator("datasets")
+    @classmethod
+    def _with_masks(cls, datasets: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
+        for name, settings in datasets.items():
+            if settings.format in VQA_FORMATS:
+                raise ValueError(
+                    f"`{name}`: format `{settings.format}` has no masks; it is for a benchmark only"
+                )
+        return datasets
 
 
 def run(config: Config, context: StageContext) -> StageReport:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from data_contracts.errors import InputError
 from jobs.acquisition.contact_sheet import ContactSheet
-from jobs.acquisition.dataset_layout import count_files, is_wanted, require_layout
+from jobs.acquisition.dataset_layout import count_files, require_layout, wanted_by
 from jobs.acquisition.link_list import read_links
 from jobs.acquisition.link_source import fetch_from_links, renewal_in
 from jobs.acquisition.local_folder import copy_file, copy_folder, existing_folder
@@ -73,8 +73,8 @@ def _copy(folder: Path, context: StageContext) -> StageReport:
     missing = [shard for shard in shards if not (folder / shard).exists()]
     if len(missing) == len(shards) and any(folder.glob("sa_*.json")):
         require_layout(folder, "sa1b", f"folder `{folder.name}`")
-        copy_folder(folder, context.output, is_wanted, context)
-        return StageReport(figures=count_files(context.output))
+        copy_folder(folder, context.output, wanted_by("sa1b"), context)
+        return StageReport(figures=count_files(context.output, "sa1b"))
     if missing:
         raise InputError(
             f"folder `{folder.name}` has no shard `{missing[0]}`; download it or correct `folder`"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from data_contracts.errors import InputError
 from jobs.acquisition.alto_writer import write_alto_jsonl
 from jobs.acquisition.contact_sheet import ContactSheet
-from jobs.acquisition.dataset_layout import count_files, is_wanted, require_layout
+from jobs.acquisition.dataset_layout import count_files, require_layout, wanted_by
 from jobs.acquisition.fetch import fetch
 from jobs.acquisition.image_folder import copy_named_images
 from jobs.acquisition.local_folder import existing_folder
@@ -36,11 +36,11 @@ def acquire(
     if config.folder is not None:
         folder = existing_folder(config.folder)
         require_layout(folder, config.format, f"folder `{folder.name}`")
-    fetch(config, context.output, is_wanted, context.work / "downloads", context)
+    fetch(config, context.output, wanted_by(config.format), context.work / "downloads", context)
     require_layout(context.output, config.format, f"the data set `{name}`")
     if config.image_folder is not None:
         copy_named_images(config.image_folder, config.format, context)
-    return StageReport(figures=count_files(context.output))
+    return StageReport(figures=count_files(context.output, config.format))
 
 
 def _write_samples(config: DatasetConfig, name: str, purpose: str, context: StageContext) -> StageReport:

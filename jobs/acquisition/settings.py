@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,9 @@ ReferringFormat = Literal[
     "refcocom",
     "multi_class",
 ]
-Format = Literal["sa1b"] | ReferringFormat
+VqaFormat = Literal["pope", "vqav2", "mme"]
+Format = Literal["sa1b"] | ReferringFormat | VqaFormat
+VQA_FORMATS: tuple[str, ...] = get_args(VqaFormat)
 # Formats that scenes can be drawn in.
 SAMPLED = ("refer", "grefcoco", "alto_jsonl")
 DATASET_FILE = "dataset.json"
@@ -54,9 +56,9 @@ class ExpressionCounts(JobConfig):
 
 
 class DatasetConfig(SourceConfig[DataLinks]):
-    """A data set of images with referring expressions."""
+    """A data set of images with referring expressions or, for a benchmark, with questions."""
 
-    format: ReferringFormat = Field(
+    format: ReferringFormat | VqaFormat = Field(
         description=f"the publisher's layout; scenes are drawn as {', '.join(SAMPLED)} only"
     )
     image_folder: str | None = Field(

@@ -5,10 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_contracts.errors import InputError
-from jobs.formats.raw import RawDataset, load_json_file
+from jobs.formats.raw import Fields, ProblemError, RawDataset, Text, load_json_file, parse_fields
 from jobs.formats.selection import WHOLE, Selection
 
+DATASET_FILE = "dataset.json"
 Open = Callable[[Path, Selection], RawDataset]
+
+
+class DatasetFile(Fields):
+    format: Text
+    own_image_ids: bool = False
 
 
 def open_dataset(folder: Path, formats: Mapping[str, Open], selection: Selection = WHOLE) -> RawDataset:
@@ -16,12 +22,26 @@ def open_dataset(folder: Path, formats: Mapping[str, Open], selection: Selection
 
     Raises InputError where dataset.json is missing or names none of these formats, where the format's
     own index cannot be read, and where the folder has not what is selected."""
-    path = folder / "dataset.json"
-    content = load_json_file(path)
-    name = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(name, str) or name not in formats:
-        raise InputError(f"{path}: format {name!r} is not one this stage reads ({', '.join(formats)})")
-    dataset = formats[name](folder, selection)
-    if content.get("own_image_ids") is True:
+    content = _content(folder)
+    if content.format not in formats:
+        known = ", ".join(formats)
+        raise InputError(
+            f"{folder / DATASET_FILE}: format {content.format!r} is not one this stage reads ({known})"
+        )
+    dataset = formats[content.format](folder, selection)
+    if content.own_image_ids:
         return replace(dataset, images=(replace(image, image_numbering=None) for image in dataset.images))
     return dataset
+
+
+def format_of(folder: Path) -> str:
+    """The format that dataset.json names. Raises InputError where it is missing or names none."""
+    return _content(folder).format
+
+
+def _content(folder: Path) -> DatasetFile:
+    path = folder / DATASET_FILE
+    try:
+        return parse_fields(DatasetFile, load_json_file(path))
+    except ProblemError as error:
+        raise InputError(f"{path}: {error}; acquire the data set again") from None

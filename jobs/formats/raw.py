@@ -1,7 +1,7 @@
 """What every format reader yields: images with rows of masks, wrong ones carrying their problem.
 
 A row is what is counted, accepted or quarantined as a whole: a mask (SA-1B) or a record (referring data:
-expressions with the masks of their targets). Readers check form (files, fields, types, references);
+expressions with the masks of their targets) or a question with its answers. Readers check form (files, fields, types, references);
 whether the content is right is for the contract to say.
 """
 
@@ -44,9 +44,20 @@ class RawMask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RawAnswers:
+    """What a question is answered with. category: subset, subtask or sort of answer. pair: questions scored together."""
+
+    texts: tuple[str, ...]
+    category: str | None = None
+    question_type: str | None = None
+    pair: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RawRow:
     """split: as the publisher names it, None where the publisher has none. ignore: pixels that count neither
-    as target nor as background, of the image's size and apart from the masks; None for none."""
+    as target nor as background, of the image's size and apart from the masks; None for none.
+    answers: of a question, which is then the one expression."""
 
     row_id: str
     masks: tuple[RawMask, ...] = ()
@@ -54,6 +65,7 @@ class RawRow:
     no_target: bool = False
     split: str | None = None
     ignore: Rle | None = None
+    answers: RawAnswers | None = None
     problem: Problem | None = None
 
 

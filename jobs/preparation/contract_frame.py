@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from data_contracts.rules import Contract, Rule
-from jobs.formats.raw import Problem
+from jobs.formats.raw import Problem, RawRow
 from jobs.preparation.benchmark_images import BenchmarkImages
 from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow
 from jobs.preparation.rows import TRAINING_SPLIT
@@ -165,8 +165,20 @@ def _row_values(image: MeasuredImage, row: MeasuredRow, repeated: bool, image_ag
         "longest_expression": max(lengths, default=None),
         "stray_masks": len(row.masks) if row.raw.no_target else 0,
         "missing_masks": int(not row.masks and not row.raw.no_target and not unreadable),
+        **_answer_values(image, row.raw),
         "problem_rule": problem.rule if problem else None,
         "problem": problem.value if problem else None,
+    }
+
+
+def _answer_values(image: MeasuredImage, row: RawRow) -> dict[str, Any]:
+    if row.answers is None:
+        return {}
+    return {
+        "category": row.answers.category,
+        "answers": len(row.answers.texts),
+        "other_than_yes_no": sum(text not in ("yes", "no") for text in row.answers.texts),
+        "questions_of_image": sum(other.raw.answers is not None for other in image.rows),
     }
 
 

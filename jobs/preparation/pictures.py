@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from alto_models.masks import area, grid, parse_counts, sample
+from jobs.formats.raw import RawRow
 from jobs.preparation.contract_frame import Verdict
 from jobs.preparation.histograms import column_histogram
 
@@ -118,10 +119,16 @@ def _caption(verdicts: list[Verdict]) -> str:
         lines = [first.rule.name, first.value, first.image.raw.source_file]
     elif first.row.raw.expressions:
         text = " / ".join(first.row.raw.expressions)
-        lines = [text[:CAPTION_CHARACTERS], text[CAPTION_CHARACTERS:], "" if first.row.masks else "no target"]
+        lines = [text[:CAPTION_CHARACTERS], text[CAPTION_CHARACTERS:], _meant(first.row.raw)]
     else:
         lines = [first.image.raw.image_id, f"{len(verdicts)} masks"]
     return "\n".join(line[:CAPTION_CHARACTERS] for line in lines)
+
+
+def _meant(row: RawRow) -> str:
+    if row.answers is not None:
+        return ", ".join(sorted(set(row.answers.texts)))
+    return "no target" if row.no_target else ""
 
 
 def plot_distributions(manifest: Path, panels: Sequence[tuple[str, str]], path: Path) -> None:

@@ -1,0 +1,47 @@
+"""Images of question sets, found by name wherever they lie in the folder."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.formats.raw import ProblemError, RawImage, RawRow, printable, read_bytes
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+_COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.(?:jpg|png)")
+
+
+class ImageFiles:
+    """Paths of all images below a folder, by file name; of several of one name the first path."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths: dict[str, Path] = {}
+        for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES):
+            self._paths.setdefault(path.name, path)
+
+    def first_of(self, names: list[str]) -> str:
+        """The first name that there is a file of, else the first name."""
+        return next((name for name in names if name in self._paths), names[0])
+
+    def image(self, image_id: str, name: str, rows: tuple[RawRow, ...]) -> RawImage:
+        """The image of that file name; a missing one carries its problem."""
+        shown = printable(name)
+        try:
+            if name not in self._paths:
+                raise ProblemError("image_exists", f"no file {shown}")
+            data = read_bytes(self._paths[name], "image_exists")
+        except ProblemError as error:
+            return RawImage(image_id=image_id, source_file=shown, rows=rows, problem=error.problem)
+        return RawImage(image_id=image_id, source_file=shown, rows=rows, data=data)
+
+
+def coco_id(name: str) -> str | None:
+    """COCO's number of an image by its file name, None where it is none of COCO's."""
+    found = _COCO_NAME.fullmatch(name)
+    return str(int(found[1])) if found else None
+
+
+def numbered_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, with their numbers from 1."""
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        if line.strip():
+            yield number, line
