@@ -193,6 +193,8 @@ class Unique(Rule):
     def expectation(self) -> "Expectation":
         from great_expectations import expectations
 
+        if len(self.columns) == 1:
+            return expectations.ExpectColumnValuesToBeUnique(column=self.columns[0], **_labels(self))
         return expectations.ExpectCompoundColumnsToBeUnique(column_list=list(self.columns), **_labels(self))
 
 

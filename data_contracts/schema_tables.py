@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_contracts.schemas import MASKS_SCHEMA, QUARANTINE_SCHEMA, REFERRING_SCHEMA
+from data_contracts.schemas import MASKS_SCHEMA, QUARANTINE_SCHEMA, REFERRING_SCHEMA, VQA_SCHEMA
 
-SCHEMAS = (MASKS_SCHEMA, REFERRING_SCHEMA, QUARANTINE_SCHEMA)
+SCHEMAS = (MASKS_SCHEMA, REFERRING_SCHEMA, VQA_SCHEMA, QUARANTINE_SCHEMA)
 
 
 def fields_below(fields: pa.Schema | pa.StructType, prefix: str = "") -> Iterator[tuple[str, pa.Field]]:

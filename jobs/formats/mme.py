@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from data_contracts.errors import InputError
 from jobs.formats.raw import (
+    VALUE_CHARACTERS,
     Problem,
     ProblemError,
     RawAnswers,
@@ -20,7 +21,7 @@ from jobs.formats.raw import (
     read_bytes,
 )
 from jobs.formats.selection import WHOLE, Selection
-from jobs.formats.vqa_images import IMAGE_SUFFIXES, numbered_lines
+from jobs.formats.vqa_images import IMAGE_SUFFIXES
 
 SUBTASKS = (
     "existence",
@@ -84,25 +85,30 @@ def _read_image(pair: Pair) -> RawImage:
 
 def _read_rows(pair: Pair, image_id: str) -> Iterator[RawRow]:
     try:
-        if pair.text is None:
-            raise ProblemError("annotations_readable", f"no {image_id}.txt")
-        lines = list(numbered_lines(read_bytes(pair.text, "annotations_readable")))
-        if not lines:
-            raise ProblemError("annotations_readable", f"{image_id}.txt is empty")
+        lines = _lines(pair, image_id)
     except ProblemError as error:
         yield RawRow(row_id=image_id, split=SPLIT, problem=error.problem)
         return
     for number, line in lines:
         row_id = f"{image_id}-{number}"
-        try:
-            question, tab, answer = line.decode("utf-8").rpartition("\t")
-        except UnicodeDecodeError as error:
-            problem = Problem(rule="line_readable", value=f"not UTF-8: {error.reason}")
-            yield RawRow(row_id=row_id, split=SPLIT, problem=problem)
-            continue
+        question, tab, answer = line.rpartition("\t")
         if not tab:
-            problem = Problem(rule="line_readable", value=f"no tab: {answer[:100]}")
+            problem = Problem(rule="line_readable", value=f"no tab: {printable(answer)[:VALUE_CHARACTERS]}")
             yield RawRow(row_id=row_id, split=SPLIT, problem=problem)
             continue
         answers = RawAnswers(texts=(answer.strip().lower(),), category=pair.subtask, pair=image_id)
         yield RawRow(row_id=row_id, split=SPLIT, expressions=(question,), answers=answers)
+
+
+def _lines(pair: Pair, image_id: str) -> list[tuple[int, str]]:
+    """Lines that are not blank, with their numbers from 1. Raises ProblemError where there is none."""
+    if pair.text is None:
+        raise ProblemError("annotations_readable", f"no {image_id}.txt")
+    try:
+        text = read_bytes(pair.text, "annotations_readable").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ProblemError("annotations_readable", f"{image_id}.txt is not UTF-8 ({error.reason})") from None
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not lines:
+        raise ProblemError("annotations_readable", f"{image_id}.txt is empty")
+    return lines

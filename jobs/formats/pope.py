@@ -28,7 +28,7 @@ from jobs.formats.raw import (
     unnamed_image,
 )
 from jobs.formats.selection import WHOLE, Selection
-from jobs.formats.vqa_images import ImageFiles, coco_id, numbered_lines
+from jobs.formats.vqa_images import ImageFiles, coco_id
 
 SPLIT = "test"
 UNNAMED = ""
@@ -74,7 +74,9 @@ def _lines(path: Path) -> Iterator[Line]:
             Line(f"{path.stem}#{n}", category, row) for n, row in enumerate(_array(path, data), start=1)
         )
         return
-    for number, line in numbered_lines(data):
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line.strip():
+            continue
         try:
             content = parse_json(line, "line_readable")
         except ProblemError as error:
@@ -96,7 +98,7 @@ def _read_images(folder: Path, lines_of_image: dict[str, list[Line]]) -> Iterato
     for name, lines in lines_of_image.items():
         rows = tuple(_read_row(line) for line in lines)
         if name == UNNAMED:
-            yield unnamed_image(lines[0].place, lines[0].place, rows)
+            yield from (unnamed_image(row.row_id, row.row_id, (row,)) for row in rows)
         else:
             yield files.image(coco_id(name) or printable(name), name, rows)
 

@@ -1,8 +1,8 @@
 """What every format reader yields: images with rows of masks, wrong ones carrying their problem.
 
-A row is what is counted, accepted or quarantined as a whole: a mask (SA-1B) or a record (referring data:
-expressions with the masks of their targets) or a question with its answers. Readers check form (files, fields, types, references);
-whether the content is right is for the contract to say.
+A row is what is counted, accepted or quarantined as a whole: a mask (SA-1B), a record (referring data:
+expressions with the masks of their targets) or a question with its answers. Readers check form (files, fields,
+types, references); whether the content is right is for the contract to say.
 """
 
 import json
@@ -45,7 +45,7 @@ class RawMask:
 
 @dataclass(frozen=True, kw_only=True)
 class RawAnswers:
-    """What a question is answered with. category: subset, subtask or sort of answer. pair: questions scored together."""
+    """What a question is answered with. category: subset, subtask or sort of answer. pair: what is scored together."""
 
     texts: tuple[str, ...]
     category: str | None = None

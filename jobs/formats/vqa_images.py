@@ -1,7 +1,6 @@
 """Images of question sets, found by name wherever they lie in the folder."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.formats.raw import ProblemError, RawImage, RawRow, printable, read_bytes
@@ -38,10 +37,3 @@ def coco_id(name: str) -> str | None:
     """COCO's number of an image by its file name, None where it is none of COCO's."""
     found = _COCO_NAME.fullmatch(name)
     return str(int(found[1])) if found else None
-
-
-def numbered_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, with their numbers from 1."""
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
-        if line.strip():
-            yield number, line

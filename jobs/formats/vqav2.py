@@ -136,7 +136,7 @@ def _read_images(folder: Path, subset: str, rows_of_image: dict[str, list[RawRow
     files = ImageFiles(folder)
     for image_id, rows in rows_of_image.items():
         if not image_id:
-            yield unnamed_image(rows[0].row_id, subset, tuple(rows))
+            yield from (unnamed_image(row.row_id, subset, (row,)) for row in rows)
             continue
         # Questions of test-dev2015 are about images of test2015; COCO's later releases leave the front out.
         names = [f"COCO_{subset.replace('-dev', '')}_{image_id:0>12}.jpg", f"{image_id:0>12}.jpg"]
