@@ -73,7 +73,8 @@ class PartWriter:
     def add(self, verdicts: list[Verdict], accepted: pd.DataFrame) -> None:
         """Verdicts on all rows of some images, and the frame of their accepted masks."""
         self._manifest.add(as_table(accepted, self._kind.columns))
-        self.summary.masks_accepted += int(accepted["area"].notna().sum())
+        if "area" in accepted:  # questions have no masks
+            self.summary.masks_accepted += int(accepted["area"].notna().sum())
         for _, of_image in groupby(verdicts, lambda verdict: id(verdict.image)):
             self._add_image(list(of_image))
 
