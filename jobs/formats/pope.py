@@ -22,13 +22,12 @@ from jobs.formats.raw import (
     identifier_of,
     parse_fields,
     parse_json,
-    printable,
     read_bytes,
     text_of,
     unnamed_image,
 )
 from jobs.formats.selection import WHOLE, Selection
-from jobs.formats.vqa_images import ImageFiles, coco_id
+from jobs.formats.vqa_images import ImageFiles
 
 SPLIT = "test"
 UNNAMED = ""
@@ -100,7 +99,7 @@ def _read_images(folder: Path, lines_of_image: dict[str, list[Line]]) -> Iterato
         if name == UNNAMED:
             yield from (unnamed_image(row.row_id, row.row_id, (row,)) for row in rows)
         else:
-            yield files.image(coco_id(name) or printable(name), name, rows)
+            yield files.image(name, rows)
 
 
 def _read_row(line: Line) -> RawRow:

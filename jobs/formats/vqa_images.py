@@ -1,8 +1,10 @@
 """Images of question sets, found by name wherever they lie in the folder."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+from jobs.formats.coco import COCO_NUMBERING
 from jobs.formats.raw import ProblemError, RawImage, RawRow, printable, read_bytes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -21,19 +23,21 @@ class ImageFiles:
         """The first name that there is a file of, else the first name."""
         return next((name for name in names if name in self._paths), names[0])
 
-    def image(self, image_id: str, name: str, rows: tuple[RawRow, ...]) -> RawImage:
-        """The image of that file name; a missing one carries its problem."""
-        shown = printable(name)
+    def image(self, name: str, rows: tuple[RawRow, ...]) -> RawImage:
+        """The image of that file name, by COCO's id where the name is one of COCO's.
+
+        A missing image carries its problem.
+        """
+        shown, coco = printable(name), _COCO_NAME.fullmatch(name)
+        image = RawImage(
+            image_id=str(int(coco[1])) if coco else shown,
+            image_numbering=COCO_NUMBERING if coco else None,
+            source_file=shown,
+            rows=rows,
+        )
         try:
             if name not in self._paths:
                 raise ProblemError("image_exists", f"no file {shown}")
-            data = read_bytes(self._paths[name], "image_exists")
+            return replace(image, data=read_bytes(self._paths[name], "image_exists"))
         except ProblemError as error:
-            return RawImage(image_id=image_id, source_file=shown, rows=rows, problem=error.problem)
-        return RawImage(image_id=image_id, source_file=shown, rows=rows, data=data)
-
-
-def coco_id(name: str) -> str | None:
-    """COCO's number of an image by its file name, None where it is none of COCO's."""
-    found = _COCO_NAME.fullmatch(name)
-    return str(int(found[1])) if found else None
+            return replace(image, problem=error.problem)

@@ -140,4 +140,4 @@ def _read_images(folder: Path, subset: str, rows_of_image: dict[str, list[RawRow
             continue
         # Questions of test-dev2015 are about images of test2015; COCO's later releases leave the front out.
         names = [f"COCO_{subset.replace('-dev', '')}_{image_id:0>12}.jpg", f"{image_id:0>12}.jpg"]
-        yield files.image(image_id, files.first_of(names), tuple(rows))
+        yield files.image(files.first_of(names), tuple(rows))
