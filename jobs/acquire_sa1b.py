@@ -1,14 +1,14 @@
 """Acquire one batch of SA-1B shards: tars of `sa_N.jpg` + `sa_N.json`, or loose pairs of these.
 
 By name from a folder, from the publisher's links or from a bucket. A folder that holds loose pairs and no shard is
-taken whole.
+taken whole. With `by_reference` the shards of a folder or bucket stay there, and what identifies them is recorded.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_contracts.errors import InputError
 from jobs.acquisition.contact_sheet import ContactSheet
@@ -19,6 +19,7 @@ from jobs.acquisition.local_folder import copy_file, copy_folder, existing_folde
 from jobs.acquisition.s3_source import fetch_named_from_s3
 from jobs.acquisition.sa1b_writer import IDS_A_SHARD, shard_number, write_shard
 from jobs.acquisition.settings import SourceConfig, write_dataset_file
+from jobs.acquisition.shard_references import refer_to_bucket, refer_to_folder
 from jobs.acquisition.transfer_settings import ListedLinks
 from jobs.runner.context import StageContext, StageReport
 from jobs.sample_scenes.scene import Scene, draw_scene
@@ -27,18 +28,41 @@ from jobs.sample_scenes.seeds import scene_rng
 
 class Config(SourceConfig[ListedLinks]):
     images_per_shard: int = Field(default=100, ge=1, lt=IDS_A_SHARD, description="scenes to draw for a shard")
+    by_reference: bool = Field(
+        default=False,
+        description="leave shards where they are (`folder`, `s3`) and record what identifies them",
+    )
+
+    @model_validator(mode="after")
+    def _place_that_keeps(self) -> "Config":
+        if self.by_reference and self.source not in ("folder", "s3"):
+            raise ValueError(f"`by_reference` needs a `folder` or `s3`, and source is {self.source}")
+        return self
 
 
 def run(config: Config, context: StageContext) -> StageReport:
     """Draw, copy or download the shards of the partition."""
     for shard in context.partition_items:
         shard_number(shard)
+    if config.by_reference:
+        return _refer(config, context)
     write_dataset_file(context.output, "sa1b", context.partition or "", config.source)
     if config.folder is not None:
         return _copy(existing_folder(config.folder), context)
     if config.source != "sample":
         return _download(config, context)
     return _draw(config, context)
+
+
+def _refer(config: Config, context: StageContext) -> StageReport:
+    shards = sorted(set(context.partition_items))
+    write_dataset_file(context.output, "sa1b_references", context.partition or "", config.source)
+    if config.s3 is not None:
+        references = refer_to_bucket(config.s3, shards)
+    else:
+        references = refer_to_folder(config.folder or "", shards, context)
+    references.write(context.output)
+    return StageReport(figures={"shards": len(shards), "bytes": references.bytes})
 
 
 def _draw(config: Config, context: StageContext) -> StageReport:

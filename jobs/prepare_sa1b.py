@@ -7,6 +7,7 @@ The output holds `shard-NNNNN.parquet` (one row an image), `manifest.parquet` (o
 from pydantic import Field
 
 from jobs.preparation.prepare import prepare
+from jobs.preparation.referenced_shards import with_referenced_shards
 from jobs.preparation.sa1b import SA1B
 from jobs.preparation.settings import ContractConfig, ImagesConfig
 from jobs.runner.context import JobConfig, StageContext, StageReport
@@ -21,7 +22,8 @@ class Config(JobConfig):
 def run(config: Config, context: StageContext) -> StageReport:
     """Prepare the batch of the partition."""
     folder = context.inputs["acquire_sa1b"] / (context.partition or "")
-    return prepare(SA1B, folder, config.held_out_share, config.contract, context, images=config.images)
+    kind = with_referenced_shards(SA1B, context)
+    return prepare(kind, folder, config.held_out_share, config.contract, context, images=config.images)
 
 
 if __name__ == "__main__":

@@ -30,13 +30,19 @@ def copy_folder(
 
 def copy_file(folder: Path, path: Path, target: Path) -> None:
     """Copy one file's content. Raises InputError where links lead out of `folder`, or not to a file."""
+    real = file_inside(folder, path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(real, target)
+
+
+def file_inside(folder: Path, path: Path) -> Path:
+    """The file, resolved. Raises InputError where links lead out of `folder`, or not to a file."""
     real = path.resolve()
     if not real.is_relative_to(folder):
         raise InputError(f"`{path.relative_to(folder)}` is a link that leads out of folder `{folder.name}`")
     if not real.is_file():
         raise InputError(f"`{path.relative_to(folder)}` in folder `{folder.name}` is not a regular file")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(real, target)
+    return real
 
 
 def _files(folder: Path) -> Iterator[Path]:

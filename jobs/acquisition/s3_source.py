@@ -52,6 +52,18 @@ def fetch_named_from_s3(config: S3Config, names: Sequence[str], folder: Path, co
         _download(client, config, _looked_up(client, config, waiting), folder, context)
 
 
+def look_up_in_s3(config: S3Config, names: Sequence[str]) -> list[StoredObject]:
+    """What the bucket holds under these names now. Raises InputError as `fetch_named_from_s3`."""
+    with _explained(config):
+        return _looked_up(_client(config), config, names)
+
+
+def fetch_version_from_s3(config: S3Config, item: StoredObject, folder: Path, context: StageContext) -> None:
+    """Download one object, of exactly this version. Raises InputError, also where the object is another by now."""
+    with _explained(config):
+        _download(_client(config), config, [item], folder, context)
+
+
 def fetch_all_from_s3(
     config: S3Config, wanted: Callable[[PurePosixPath], bool], folder: Path, context: StageContext
 ) -> None:

@@ -21,7 +21,7 @@ ReferringFormat = Literal[
     "multi_class",
 ]
 VqaFormat = Literal["pope", "vqav2", "mme"]
-Format = Literal["sa1b"] | ReferringFormat | VqaFormat
+Format = Literal["sa1b", "sa1b_references"] | ReferringFormat | VqaFormat
 VQA_FORMATS: tuple[str, ...] = get_args(VqaFormat)
 # Formats that scenes can be drawn in.
 SAMPLED = ("refer", "grefcoco", "alto_jsonl")

@@ -1,6 +1,7 @@
 """A project as it is after a year: 1,000 SA-1B shards in batches, every stage recorded 52 times; tiny outputs."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -48,11 +49,15 @@ def list_partitions(root: Path, shards: int, batches: int) -> None:
 
 
 def lay_out(lineage: Lineage, address: StageAddress, version: str) -> None:
-    """Files as many as the real ones, a few bytes each, that differ by address and version."""
     folder = lineage.root / output_folder(lineage.profile, address)
+    lay_out_in(folder, lineage.root, address, version)
+
+
+def lay_out_in(folder: Path, root: Path, address: StageAddress, version: str) -> None:
+    """Files as many as the real ones, a few bytes each, that differ by address and version."""
     folder.mkdir(parents=True, exist_ok=True)
     text = f"{address} version {version}\n"
-    for name in file_names(lineage.root, address):
+    for name in file_names(root, address):
         (folder / name).write_text(f"{name} of {text}")
     checks = [
         {"name": name, "passed": True, "blocking": True, "reason": "holds", "details": {}}
@@ -135,8 +140,10 @@ def repeat_events(index: Path, times: int) -> None:
 
 def build(root: Path, shards: int, batches: int, versions: int) -> Lineage:
     """The whole project; takes minutes."""
+    root.mkdir(parents=True, exist_ok=True)
     lineage = create(root, shards, batches)
     record_ledger(lineage)
+    os.environ["DAGSTER_HOME"] = str(root / ".work" / "dagster")
     use_project_home(root)
     with dg.DagsterInstance.get() as instance:
         record_events(lineage, instance, versions)
