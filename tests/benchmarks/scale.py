@@ -97,7 +97,7 @@ def ledger_and_sensor(lineage: Lineage) -> Iterator[Cost]:
 
 
 def pages(root: Path) -> Iterator[Cost]:
-    """The queries that Dagster's own pages send, several at a time as a browser does; processor time is the server's."""
+    """The queries that Dagster's own pages send, several at a time; processor time is the server's."""
     assets = [stage.name for stage in read_lineage(root).stages]
     one, everything = _keys([ASSET]), _keys(assets)
     near = _keys([ASSET, "acquire_sa1b", "tokenizer_stage1", "tokenizer_stage1_5", "tokenizer_benchmark"])
