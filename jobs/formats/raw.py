@@ -19,6 +19,8 @@ from data_contracts.errors import InputError
 
 MAX_FILE_BYTES = 256 * 2**20
 VALUE_CHARACTERS = 200
+# Characters that take no place: joiners, byte order marks, end of text in C.
+WIDTHLESS = "\u200b\u200c\u200d\u2060\ufeff\0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,10 +217,15 @@ def read_bytes(path: Path, rule: str) -> bytes:
         raise ProblemError(rule, f"{path.name}: {error.strerror or error}") from None
 
 
+def visible(text: str) -> str:
+    """Text without the blanks at its ends, those without width included."""
+    return text.strip().strip(WIDTHLESS).strip()
+
+
 def parse_json(data: bytes, rule: str) -> Any:
     """Raises ProblemError(rule) where the bytes are not JSON in UTF-8."""
     try:
-        return json.loads(data.decode("utf-8-sig"))
+        return _loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ProblemError(rule, error) from None
 
@@ -226,8 +233,19 @@ def parse_json(data: bytes, rule: str) -> Any:
 def load_json_file(path: Path) -> Any:
     """Contents of a data set's index file. Raises InputError: without it nothing can be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return _loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; the data set is incomplete") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); acquire the data set again") from None
+
+
+def _loads(text: str) -> Any:
+    """JSON; a whole number of thousands of digits, which Python refuses to read, is infinite, so that it costs
+    its row and not its file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 1000 else float(digits))

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from data_contracts.rules import Contract, Rule
-from jobs.formats.raw import Problem, RawRow
+from jobs.formats.raw import Problem, RawRow, visible
 from jobs.preparation.benchmark_images import BenchmarkImages
 from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow
 from jobs.preparation.rows import TRAINING_SPLIT
@@ -147,7 +147,7 @@ def _row_values(image: MeasuredImage, row: MeasuredRow, repeated: bool, image_ag
     problem = image.problem or again or row.raw.problem
     width, height = image.size or (None, None)
     stated_width, stated_height = raw.stated_size or (None, None)
-    lengths = [len(expression.strip()) for expression in row.raw.expressions]
+    lengths = [len(visible(expression)) for expression in row.raw.expressions]
     unreadable = row.raw.problem is not None
     return {
         "source_file": raw.source_file,

@@ -10,6 +10,7 @@ from jobs.formats.alto_jsonl import open_alto_jsonl
 from jobs.formats.coco import open_coco_instances
 from jobs.formats.multi_class import open_multi_class
 from jobs.formats.psalm import open_psalm
+from jobs.formats.raw import visible
 from jobs.formats.reason_seg import open_reason_seg
 from jobs.formats.refcocom import open_refcocom
 from jobs.formats.refer import open_grefcoco, open_refer
@@ -39,7 +40,7 @@ def _record(row: MeasuredRow) -> Row:
     ]
     return {
         "record_id": row.raw.row_id,
-        "expressions": [expression.strip() for expression in row.raw.expressions],
+        "expressions": [visible(expression) for expression in row.raw.expressions],
         "no_target": row.raw.no_target,
         "instances": instances,
         "ignore": row.raw.ignore.counts if row.raw.ignore else None,

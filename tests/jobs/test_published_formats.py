@@ -18,10 +18,11 @@ from jobs import prepare_benchmark, prepare_referring
 from jobs.formats.mask_png import read_mask_png
 from jobs.formats.multi_class import open_multi_class
 from jobs.formats.psalm import open_psalm
-from jobs.formats.raw import ProblemError
+from jobs.formats.raw import ProblemError, RawMask
 from jobs.formats.reason_seg import open_reason_seg
 from jobs.formats.refcocom import open_refcocom
 from jobs.formats.selection import Selection
+from jobs.preparation.measuring import Convention, measure_image, measure_mask
 from jobs.runner.context import StageReport
 from tests.jobs.published_data import (
     POLYGON,
@@ -32,12 +33,13 @@ from tests.jobs.published_data import (
     psalm_entry,
     segment,
     shape,
+    uncompressed,
     write_multi_class,
     write_psalm,
     write_reason,
     write_refcocom,
 )
-from tests.jobs.raw_data import HEIGHT, WIDTH, acquired, box_mask, coco_annotation, context, jpeg
+from tests.jobs.raw_data import HEIGHT, WIDTH, acquired, box_mask, coco_annotation, context, jpeg, rle
 from tests.jobs.test_prepare import assert_accounted_for, quarantined
 
 
@@ -247,6 +249,8 @@ BROKEN_LINES: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "cp1252": (b'{"image": "images/0.jpg", "description": ["caf\xe9"]}', "line_readable"),
     "description of text": ({"description": "wall"}, "fields_complete"),
     "no class": ({"description": []}, "has_expression"),
+    "only marks": ({"description": ["\ufeff \u200b\0"]}, "expression_not_empty"),
+    "5,000 digits": (b'{"image": ' + b"9" * 5000 + b"}", "fields_complete"),
     "empty class": ({"description": ["wall", " "]}, "fields_complete"),
     "1 MB": ({"description": ["x" * 2**20]}, "expression_not_too_long"),
     "no mask": ({"mask": "masks/none.png"}, "mask_readable"),
@@ -593,3 +597,58 @@ def test_a_file_that_cannot_be_read_or_vanishes_costs_its_row_only(
     assert problem.rule == rule
     assert str(failure.strerror) in problem.value
     assert str(tmp_path) not in problem.value
+
+
+def damaged_bytes(data: st.DataObject, content: bytes) -> bytes:
+    """The content with a piece of it cut out, doubled or replaced."""
+    start = data.draw(st.integers(0, len(content)))
+    stop = data.draw(st.integers(start, min(len(content), start + 40)))
+    new = data.draw(st.sampled_from([b"", content[start:stop] * 2]) | st.binary(max_size=20))
+    return content[:start] + new + content[stop:]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("format_name", OPEN)
+def test_no_damage_to_a_file_makes_a_reader_fail(
+    tmp_path_factory: pytest.TempPathFactory, format_name: str, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("damage")
+    write_one(folder, format_name)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    path = files[data.draw(st.integers(0, len(files) - 1))]
+    path.write_bytes(damaged_bytes(data, path.read_bytes()))
+    try:
+        dataset = OPEN[format_name](folder)
+    except InputError:
+        return
+    images = [measure_image(raw, Convention(), 10**6) for raw in dataset.images]
+    assert dataset.count == len(images)
+    for image in images:
+        for row in image.rows:
+            problems = [image.problem, row.raw.problem, *(mask.problem for mask in row.masks)]
+            for problem in problems:
+                assert problem is None or (problem.value and len(problem.value) <= 200)
+
+
+outlines = st.lists(
+    st.lists(
+        st.tuples(st.floats(-10, WIDTH + 10, width=32), st.floats(-10, HEIGHT + 10, width=32)),
+        min_size=3,
+        max_size=9,
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(polygons=outlines)
+def test_polygons_and_both_run_lengths_are_those_of_pycocotools(polygons: list[Any]) -> None:
+    flat = [[value for point in points for value in point] for points in polygons]
+    truth = polygon_mask(flat)
+    for segmentation in (flat, uncompressed(truth), rle(truth)):
+        mask = measure_mask(RawMask(mask_id="1", segmentation=segmentation), (WIDTH, HEIGHT), Convention())
+        assert mask.rle is not None
+        np.testing.assert_array_equal(mask_arithmetic.decode(mask.rle), truth)
+        assert mask.values["area"] == truth.sum()
