@@ -6,6 +6,7 @@ from data_contracts.vqa import MME_CONTRACT, POPE_CONTRACT, VQA_COLUMNS, VQAV2_C
 from jobs.formats.dataset import Open
 from jobs.formats.mme import open_mme
 from jobs.formats.pope import open_pope
+from jobs.formats.raw import visible
 from jobs.formats.vqav2 import open_vqav2
 from jobs.preparation.kind import Kind
 from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
@@ -25,7 +26,7 @@ def _question(row: MeasuredRow) -> Row:
     assert answers is not None
     return {
         "question_id": row.raw.row_id,
-        "question": row.raw.expressions[0].strip(),
+        "question": visible(row.raw.expressions[0]),
         "answers": list(answers.texts),
         "category": answers.category,
         "question_type": answers.question_type,
