@@ -101,11 +101,15 @@ def wait_until_it_refuses_strangers(address: str, process: subprocess.Popen[byte
 
 
 class CuttingRoad:
-    """Passes connections on to a store, and cuts the first ones after so many bytes of their answer."""
+    """Passes connections on to a store, and cuts the first ones after so many bytes of their answer.
 
-    def __init__(self, address: str, cuts: list[int]) -> None:
+    flips: bytes of an answer after which a bit of it is changed, for the first long enough ones in turn.
+    """
+
+    def __init__(self, address: str, cuts: list[int], flips: list[int] | None = None) -> None:
         self._port = int(address.rpartition(":")[2])
         self.cuts = cuts
+        self.flips = flips or []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         Thread(target=self._accept, daemon=True).start()
@@ -132,6 +136,9 @@ class CuttingRoad:
         passed = 0
         with suppress(OSError):
             while data := store.recv(1 << 16):
+                if self.flips and passed + len(data) > self.flips[0]:
+                    place = max(0, self.flips.pop(0) - passed)
+                    data = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
                 client.sendall(data)
                 passed += len(data)
                 # Short answers pass whole: it is transfers that are cut.
