@@ -18,8 +18,9 @@ from jobs.benchmarking.results import (
     read_metrics,
     read_table,
 )
+from jobs.pages.figures import Plot
 from jobs.report.page import BenchmarkSection, ReportPage, gallery_samples
-from jobs.report.plots import Plot, giou_by_system, iou_by_length, length_by_complexity, length_histogram
+from jobs.report.plots import giou_by_system, iou_by_length, length_by_complexity, length_histogram
 from jobs.report.verdicts import Contest, baseline_verdict, contests, coverage, lost_contests
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport

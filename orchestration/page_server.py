@@ -12,13 +12,17 @@ from jobs.runner.layout import project_root
 
 
 class PageHandler(SimpleHTTPRequestHandler):
-    """Files below `reports/` and `data_docs` folders, nothing else of the project."""
+    """Files below `reports/` and `data_docs` folders and pages of prepared data, nothing else of the project."""
 
     def translate_path(self, path: str) -> str:
         target = Path(super().translate_path(path)).resolve()
         root = Path(self.directory).resolve()
         parts = target.relative_to(root).parts if target.is_relative_to(root) else ()
-        allowed = parts[:1] == ("reports",) or (parts[:1] == (".work",) and "data_docs" in parts)
+        allowed = (
+            parts[:1] == ("reports",)
+            or (parts[:1] == (".work",) and "data_docs" in parts)
+            or (parts[:1] == ("data",) and parts[-1] == "page.html")
+        )
         return str(target) if allowed else str(root / "no such page")
 
     def list_directory(self, path: object) -> None:

@@ -46,7 +46,6 @@ def _members(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo | ProblemErr
                 )
             end = tar.offset
             yield member
-            tar.members = []  # tarfile keeps every member otherwise
     length = file.seek(0, 2)
     if (damage := _damaged_from(file, end, length)) is not None:
         yield ProblemError("archive_readable", f"{name}: damaged from byte {damage} to its end")

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from alto_models.masks import area, grid, parse_counts, sample
 from jobs.formats.raw import RawRow
+from jobs.partition_page.histograms import column_histogram
 from jobs.preparation.contract_frame import Verdict
-from jobs.preparation.histograms import column_histogram
 
 TILE = 240  # pixels
 CAPTION = 46

@@ -8,7 +8,7 @@ from typing import Any
 from jobs.formats.dataset import open_dataset
 from jobs.formats.raw import RawDataset, RawImage
 from jobs.formats.selection import WHOLE, Selection
-from jobs.preparation.assembly import Assembled, assemble
+from jobs.preparation.assembly import Assembled, assemble, write_page
 from jobs.preparation.benchmark_images import BenchmarkImages
 from jobs.preparation.contract_frame import Judge, Seen
 from jobs.preparation.kind import Kind
@@ -112,6 +112,8 @@ class _Preparation:
         """Put the parts together in the output, and say what they hold."""
         folders = [self.parts.path(number) for number in range(len(self.summaries))]
         result = assemble(self.kind, folders, self.summaries, self.context.output)
+        contract = self._contract_check(result)
+        write_page(self.kind, result, self.context.stage, self.source, contract)
         figures: dict[str, Any] = {
             "rows_of_other_splits": dataset.rows_of_other_splits,
             "rows_read": result.total.rows_read,
@@ -124,8 +126,7 @@ class _Preparation:
         }
         figures |= {f"images_{split}": n for split, n in sorted(result.total.images_of_split.items())}
         figures |= {f"quarantined_{rule}": n for rule, n in sorted(result.rejections.rows_of_rule.items())}
-        checks = (self._contract_check(result), self._expectations_check(result))
-        return StageReport(figures=figures, checks=checks)
+        return StageReport(figures=figures, checks=(contract, self._expectations_check(result)))
 
     def _contract_check(self, result: Assembled) -> Check:
         rows_of_rule = dict(sorted(result.rejections.rows_of_rule.items()))

@@ -1,12 +1,10 @@
 """Fills the page's template. Everything is inside the one file: styles, plots and pictures."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jobs.benchmarking.results import (
     ADAPTIVE,
@@ -17,10 +15,11 @@ from jobs.benchmarking.results import (
     SystemMetrics,
     TokenizerMetrics,
 )
+from jobs.pages.figures import Plot
+from jobs.pages.template import page_environment
 from jobs.report.labels import DIMENSIONS, MODES, REASONS, system_label
 from jobs.report.overlays import sample_panels
 from jobs.report.peers import PEERS
-from jobs.report.plots import Plot
 from jobs.report.verdicts import Contest, baseline_verdict, coverage, lost_contests, reinforcement_verdict
 
 NOT_DEFINED = "–"
@@ -125,7 +124,15 @@ class ReportPage:
     contests: list[Contest]
 
     def render(self) -> str:
-        template = _environment().get_template("page.html.j2")
+        environment = page_environment("jobs.report")
+        environment.filters |= {
+            "percent": percent,
+            "interval": interval,
+            "number": number,
+            "system": lambda name: system_label(name).name,
+            "explain": lambda name: system_label(name).explanation,
+        }
+        template = environment.get_template("page.html.j2")
         return template.render(
             page=self,
             verdict=baseline_verdict(self.contests),
@@ -148,26 +155,6 @@ def gallery_samples(gallery: pd.DataFrame) -> dict[str, list[Sample]]:
     return found
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("jobs.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "interval": interval,
-        "number": number,
-        "svg_uri": lambda data: _data_uri(data, "image/svg+xml"),
-        "png_uri": lambda data: _data_uri(data, "image/png"),
-        "system": lambda name: system_label(name).name,
-        "explain": lambda name: system_label(name).explanation,
-    }
-    return environment
-
-
 def percent(figure: Estimate | float | None) -> str:
     """A share in percent with one decimal."""
     value = figure.value if isinstance(figure, Estimate) else figure
@@ -183,7 +170,3 @@ def number(figure: Estimate | float | None) -> str:
     """A count or mean with one decimal."""
     value = figure.value if isinstance(figure, Estimate) else figure
     return NOT_DEFINED if value is None else f"{value:.1f}"
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -219,6 +219,7 @@ def test_nothing_is_written_outside_the_output(damaged: tuple[StageReport, Path]
     assert {path.name for path in folder.iterdir()} == {"acquired", "prepare_sa1b"}
     assert {path.name for path in damaged[1].iterdir()} == {
         "manifest.parquet",
+        "page.html",
         "pictures",
         "quarantine.parquet",
         "shard-00000.parquet",
