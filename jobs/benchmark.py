@@ -16,8 +16,8 @@ from pydantic import Field
 
 from alto_models.altollm.answering import AltoLLM
 from alto_models.data.shards import ShardRows
-from alto_models.tokenizer.config import TokenizerConfig
-from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
+from alto_models.tokenizer.interface import Tokenizer, TokenizerSizes
+from alto_models.tokenizer.model import load_tokenizer
 from alto_models.training.precision import own_device
 from data_contracts.errors import InputError
 from data_contracts.schemas import REFERRING_SCHEMA
@@ -47,7 +47,6 @@ CHALLENGER = "altollm_grpo"
 STARTING_POINT = "altollm_sft"
 UNTRAINED = "untrained"
 TEXT_IGNORED = "text_ignored"
-LEARNED = (CHALLENGER, STARTING_POINT)
 
 
 class Config(JobConfig):
@@ -78,11 +77,15 @@ def run(config: Config, context: StageContext) -> StageReport:
 def compare_systems(
     rows: ShardRows,
     models: Sequence[LanguageSystem],
-    code_space: TokenizerConfig,
+    code_space: TokenizerSizes,
     config: Config,
     context: StageContext,
+    learned: Sequence[str] = (CHALLENGER, STARTING_POINT),
 ) -> StageReport:
-    """Evaluate `models` beside the baselines that need no model, and write all results."""
+    """Evaluate `models` beside the baselines that need no model, and write all results.
+
+    learned: names of the trained ones; the first is the challenger, a second one what it was trained from.
+    """
     count = min(len(rows), config.limit or len(rows))
     images = [BenchmarkImage.from_row(rows.row(index)) for index in range(count)]
     baselines = (MeanMask.of(images), LargestObject(), RandomObject(context.seed), Nothing())
@@ -91,7 +94,7 @@ def compare_systems(
     trained = [
         replace(model, presence_asked_first=counts["no_target_expressions"] > 0)
         for model in models
-        if model.name in LEARNED
+        if model.name in learned
     ]
     samples = evaluate(rows, count, systems, "standard", config.images_per_shard, context)
     released = evaluate(rows, count, [*trained, *baselines], "released", config.images_per_shard, context)
@@ -116,26 +119,24 @@ def compare_systems(
         max_length=code_space.max_length,
         confidence_level=config.confidence_level,
         bootstrap_resamples=config.bootstrap_resamples,
-        challenger=CHALLENGER,
-        starting_point=STARTING_POINT,
-        learned=list(LEARNED),
-        baselines=[system.name for system in systems if system.name not in LEARNED],
+        challenger=learned[0],
+        starting_point=learned[1] if len(learned) > 1 else None,
+        learned=list(learned),
+        baselines=[system.name for system in systems if system.name not in learned],
         systems=[board.metrics(one) for one in board.runs],
         released=[released_board.metrics(one) for one in released_board.runs],
         slices=[part for one in board.runs for part in board.slices(one)],
-        comparisons=_comparisons(board),
+        comparisons=_comparisons(board, learned),
     )
-    gallery = select_gallery(samples, rows, CHALLENGER, ADAPTIVE, config.samples_shown)
+    gallery = select_gallery(samples, rows, learned[0], ADAPTIVE, config.samples_shown)
     _write(context, metrics, gallery)
     for table, name in ((samples, SAMPLES_FILE), (released, RELEASED_SAMPLES_FILE)):
         pq.write_table(table, context.output / name, compression="zstd")
     return _report(metrics, config)
 
 
-def _language_systems(
-    config: Config, context: StageContext, tokenizer: MaskTokenizer
-) -> list[LanguageSystem]:
-    challenger, start = (_load_model(context.inputs[name], tokenizer) for name in LEARNED)
+def _language_systems(config: Config, context: StageContext, tokenizer: Tokenizer) -> list[LanguageSystem]:
+    challenger, start = (load_model(context.inputs[name], tokenizer) for name in (CHALLENGER, STARTING_POINT))
     models: dict[str, LanguageModel] = {
         CHALLENGER: challenger,
         STARTING_POINT: start,
@@ -148,14 +149,15 @@ def _language_systems(
             model=model,
             tokenizer=tokenizer,
             batch_size=config.questions_per_batch,
-            modes=(FULL, ADAPTIVE) if name in LEARNED else (ADAPTIVE,),
+            modes=(FULL, ADAPTIVE) if name in (CHALLENGER, STARTING_POINT) else (ADAPTIVE,),
             text_ignored=name == TEXT_IGNORED,
         )
         for name, model in models.items()
     ]
 
 
-def _load_model(folder: Path, tokenizer: MaskTokenizer) -> AltoLLM:
+def load_model(folder: Path, tokenizer: Tokenizer) -> AltoLLM:
+    """On the tokenizer's device. Raises InputError unless it was trained on a tokenizer with as many codes."""
     model = AltoLLM.load(folder).to(tokenizer.device)
     known, entries = len(model.vocabulary.codes), tokenizer.config.codebook_size
     if known != entries:
@@ -174,12 +176,12 @@ def _counts(images: Sequence[BenchmarkImage]) -> dict[str, int]:
     }
 
 
-def _comparisons(board: Scoreboard) -> list[Comparison]:
-    """Every learned run against every baseline, and GRPO against its starting point in the same mode."""
-    learned = [one for one in board.runs if one[0] in LEARNED]
-    baselines = [one for one in board.runs if one[0] not in LEARNED]
-    pairs = [(one, baseline) for one in learned for baseline in baselines]
-    pairs += [((CHALLENGER, mode), (STARTING_POINT, mode)) for mode in (FULL, ADAPTIVE)]
+def _comparisons(board: Scoreboard, learned: Sequence[str]) -> list[Comparison]:
+    """Every learned run against every baseline, and the first against its starting point in the same mode."""
+    baselines = [one for one in board.runs if one[0] not in learned]
+    pairs = [(one, baseline) for one in board.runs if one[0] in learned for baseline in baselines]
+    if len(learned) > 1:
+        pairs += [((learned[0], mode), (learned[1], mode)) for mode in (FULL, ADAPTIVE)]
     return [board.compare(*pair) for pair in pairs]
 
 
@@ -199,7 +201,7 @@ def _report(metrics: BenchmarkMetrics, config: Config) -> StageReport:
             estimate: Estimate | None = getattr(system, name)
             if estimate is not None and system.mode in (ADAPTIVE, NO_MODE):
                 figures[f"{system.system}_{name}"] = round(estimate.value, 4)
-    challenger = metrics.find(CHALLENGER, ADAPTIVE)
+    challenger = metrics.find(metrics.challenger, ADAPTIVE)
     assert challenger is not None
     return StageReport(
         figures=figures,
@@ -208,7 +210,7 @@ def _report(metrics: BenchmarkMetrics, config: Config) -> StageReport:
                 name="answers_well_formed",
                 passed=challenger.malformed <= config.max_malformed,
                 reason=f"{challenger.malformed_answers} of {challenger.samples} adaptive answers of "
-                f"{CHALLENGER} are malformed ({challenger.malformed:.1%}, limit {config.max_malformed:.1%})",
+                f"{metrics.challenger} are malformed ({challenger.malformed:.1%}, limit {config.max_malformed:.1%})",
             ),
         ),
     )

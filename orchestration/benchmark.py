@@ -6,12 +6,15 @@ from typing import Annotated
 import typer
 
 from data_contracts.errors import InputError
-from jobs.runner.context import StageContext
+from jobs.runner.context import StageContext, StageReport
 from jobs.runner.layout import project_root, stage_folder
 from jobs.runner.lineage import read_yaml
 from jobs.runner.metric_log import MetricLog
 from orchestration.atomic_files import new_folder, require_new
+from orchestration.segment import TokenizerOption
 from orchestration.tokenize import ModelOption
+
+MEASURED = "altollm"  # the model, in tables
 
 app = typer.Typer(help="Measure models as the stages do.", no_args_is_help=True)
 
@@ -46,18 +49,70 @@ def tokenizer(
     with tokenizer_folder(model) as folder:
         network = load_any_tokenizer(folder).to(own_device())
     with new_folder(out) as output:
-        context = StageContext(
-            stage="tokenizer_benchmark",
-            partition=None,
-            partition_items=(),
-            seed=parameters["seed"],
-            inputs={"prepare_sa1b": data},
-            output=output,
-            work=output.parent,
-            metric_log=MetricLog(output.parent / "curves.jsonl"),
-        )
+        context = _context("tokenizer_benchmark", None, parameters["seed"], {"prepare_sa1b": data}, output)
         report = measure(network, config, context)
+    _print(report)
+
+
+@app.command()
+def altollm(
+    benchmark: Annotated[str, typer.Argument(help="A prepared benchmark, such as scenes.")],
+    out: Annotated[Path, typer.Option(help="New folder for metrics.json and what was answered.")],
+    model: ModelOption = None,
+    tokenizer: TokenizerOption = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Images, at most, as every figure then says; default: all.", min=1)
+    ] = None,
+) -> None:
+    """Measure a language model on a prepared benchmark of the current profile, as the stage benchmark does."""
+    require_new(out)
+    from alto_models.data.shards import ShardRows
+    from data_contracts.schemas import REFERRING_SCHEMA
+    from jobs.benchmark import Config, compare_systems
+    from jobs.benchmarking.language import LanguageSystem
+    from orchestration.trained_models import load_segmenter
+
+    root = project_root()
+    parameters = read_yaml(root / "params.yaml")
+    data = root / stage_folder(parameters["profile"], "prepare_benchmark") / benchmark
+    if not data.is_dir():
+        raise InputError(f"{data}: no such benchmark; run `dvc repro prepare_benchmark@{benchmark}` first")
+    config = Config.model_validate(parameters["benchmark"] | {"limit": limit})
+    segmenter = load_segmenter(model, tokenizer)
+    system = LanguageSystem(
+        name=MEASURED,
+        model=segmenter.llm,
+        tokenizer=segmenter.tokenizer,
+        batch_size=config.questions_per_batch,
+    )
+    with new_folder(out) as output:
+        context = _context(
+            "benchmark", benchmark, parameters["seed"], {"prepare_benchmark": data.parent}, output
+        )
+        rows = ShardRows(data, REFERRING_SCHEMA, None)
+        report = compare_systems(
+            rows, [system], segmenter.tokenizer.config, config, context, learned=[MEASURED]
+        )
+    _print(report)
+
+
+def _context(
+    stage: str, partition: str | None, seed: int, inputs: dict[str, Path], output: Path
+) -> StageContext:
+    return StageContext(
+        stage=stage,
+        partition=partition,
+        partition_items=(),
+        seed=seed,
+        inputs=inputs,
+        output=output,
+        work=output.parent,
+        metric_log=MetricLog(output.parent / "curves.jsonl"),
+    )
+
+
+def _print(report: StageReport) -> None:
     for name, value in report.figures.items():
-        print(f"{name:24} {value}")
+        print(f"{name:32} {value}")
     for check in report.checks:
         print(f"{check.name}: {'passed' if check.passed else 'FAILED'} ({check.reason})")

@@ -8,6 +8,11 @@ import typer
 from data_contracts.errors import InputError
 from orchestration.tokenize import ModelOption
 
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(help="Mask tokenizer, given as --model; default: the one the model was trained with."),
+]
+
 
 def segment(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG or PNG files.")],
@@ -21,10 +26,7 @@ def segment(
     ] = False,
     max_tokens: Annotated[int | None, typer.Option(help="Codes of a mask, at most.")] = None,
     model: ModelOption = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(help="Mask tokenizer, given as --model; default: the one the model was trained with."),
-    ] = None,
+    tokenizer: TokenizerOption = None,
 ) -> None:
     """Write a mask and an overlay for each image and expression, and segments.jsonl, and print its lines."""
     if full_length and max_tokens is not None:

@@ -5,16 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from alto_models.altollm.answering import Answer
 from alto_models.altollm.conversation import segment_prompt
 from alto_models.data.shards import Picture
-from alto_models.data.squares import cut_image, restore_whole, whole_square
-from alto_models.tokenizer.model import MaskTokenizer
+from alto_models.tokenizer.interface import Tokenizer
+from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image
 from alto_models.training.precision import to_device
 from jobs.benchmarking.questions import Question
 from jobs.benchmarking.results import ADAPTIVE, FULL
@@ -44,7 +41,7 @@ class LanguageSystem:
 
     name: str
     model: LanguageModel
-    tokenizer: MaskTokenizer
+    tokenizer: Tokenizer
     batch_size: int
     modes: tuple[str, ...] = (FULL, ADAPTIVE)
     text_ignored: bool = False
@@ -101,35 +98,19 @@ class LanguageSystem:
 
 @torch.inference_mode()
 def decode_masks(
-    tokenizer: MaskTokenizer, questions: Sequence[Question], codes: Sequence[Sequence[int]]
+    tokenizer: Tokenizer, questions: Sequence[Question], codes: Sequence[Sequence[int]]
 ) -> list[Mask]:
     """One (H, W) bool mask of the original image a question. Each image is encoded once."""
     if not questions:
         return []
     images = {question.image.image_id: question.image.picture for question in questions}
     place = {image_id: index for index, image_id in enumerate(images)}
-    embeddings = tokenizer.encode_image(_image_batch(list(images.values()), tokenizer))
+    embeddings = embed_whole_image(tokenizer, list(images.values()))
+    of_question = torch.tensor([place[question.image.image_id] for question in questions])
     lengths = torch.tensor([len(one) for one in codes])
     padded = torch.zeros(len(codes), int(lengths.max()), dtype=torch.long)
     for row, one in zip(padded, codes, strict=True):
         row[: len(one)] = torch.tensor(one)
-    of_question = torch.tensor([place[question.image.image_id] for question in questions])
-    padded, lengths, of_question = (
-        to_device(each, tokenizer.device) for each in (padded, lengths, of_question)
-    )
-    logits = tokenizer.decode(padded, lengths, embeddings[of_question])
-    return [
-        restore_whole(probability, question.image.height, question.image.width).astype(bool)
-        for probability, question in zip(_probabilities(logits), questions, strict=True)
-    ]
-
-
-def _image_batch(pictures: Sequence[Picture], tokenizer: MaskTokenizer) -> Tensor:
-    size = tokenizer.config.pixel_encoder.image_size
-    squares = [cut_image(picture, whole_square(*picture.shape[:2]), size) for picture in pictures]
-    return to_device(torch.from_numpy(np.stack(squares)), tokenizer.device)
-
-
-def _probabilities(logits: Tensor) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = logits.sigmoid().float().cpu().numpy()
-    return found
+    sizes = [(question.image.height, question.image.width) for question in questions]
+    own = embeddings[to_device(of_question, tokenizer.device)]
+    return decode_to_image(tokenizer, padded, lengths, own, sizes)

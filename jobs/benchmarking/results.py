@@ -160,7 +160,7 @@ class BenchmarkMetrics(Result):
     confidence_level: float
     bootstrap_resamples: int
     challenger: str
-    starting_point: str
+    starting_point: str | None
     learned: list[str]
     baselines: list[str]
     systems: list[SystemMetrics]

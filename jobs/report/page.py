@@ -79,7 +79,7 @@ class BenchmarkSection:
     def progress(self) -> list[SystemMetrics]:
         """Adaptive answers of the untrained model, of the starting point and of the challenger."""
         order = ("untrained", self.metrics.starting_point, self.metrics.challenger)
-        found = [self.metrics.find(system, ADAPTIVE) for system in order]
+        found = [self.metrics.find(system, ADAPTIVE) for system in order if system is not None]
         return [one for one in found if one is not None]
 
     @property

@@ -75,7 +75,7 @@ def lost_contests(results: Sequence[Contest], named: int = 4) -> str:
 def reinforcement_verdict(metrics: BenchmarkMetrics) -> str:
     """One sentence: what GRPO changed in adaptive answers, in gIoU and in length."""
     after = metrics.find(metrics.challenger, ADAPTIVE)
-    before = metrics.find(metrics.starting_point, ADAPTIVE)
+    before = metrics.find(metrics.starting_point or "", ADAPTIVE)
     comparison = next(
         (
             one
