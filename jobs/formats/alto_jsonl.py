@@ -4,9 +4,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_contracts.errors import InputError
+from jobs.formats.json_lines import Line, index_lines
 from jobs.formats.mask_png import read_mask_png
 from jobs.formats.raw import (
     Fields,
@@ -17,9 +18,7 @@ from jobs.formats.raw import (
     RawRow,
     Text,
     load_json_file,
-    named_or,
     parse_fields,
-    parse_json,
     printable,
     read_bytes,
     safe_path,
@@ -48,12 +47,13 @@ class SourceEntry(Fields):
     annotation: Text
 
 
-class JsonlLine(NamedTuple):
-    """row: the parsed JSON, or why it could not be parsed."""
+class NamedLine(NamedTuple):
+    """A line of one of the sets. image: as it names it, None where it does not."""
 
     row_id: str
     split: str | None
-    row: Any
+    image: str | None
+    line: Line
 
 
 def open_alto_jsonl(folder: Path, selection: Selection = WHOLE) -> RawDataset:
@@ -66,27 +66,22 @@ def open_alto_jsonl(folder: Path, selection: Selection = WHOLE) -> RawDataset:
     index = load_json_file(index_path)
     if not isinstance(index, dict):
         raise InputError(f"{index_path}: an object of data sets expected")
-    found: list[tuple[str | None, tuple[Path, JsonlLine]]] = []
+    found: list[tuple[str | None, tuple[Path, NamedLine]]] = []
     for name, entry in index.items():
         try:
             fields = parse_fields(SourceEntry, entry)
             root, annotation = _located(folder, fields)
-            lines = read_bytes(annotation, "file_exists").split(b"\n")
-        except ProblemError as error:
+            split = VALIDATION if name == VALIDATION else None
+            for line, content in index_lines(annotation):
+                row_id = f"{printable(name)}-{line.number}"
+                found.append((name, (root, NamedLine(row_id, split, text_of(content, "image"), line))))
+        except (ProblemError, InputError) as error:
             raise InputError(f"{index_path}: data set {name!r}: {error}") from None
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                item = JsonlLine(
-                    f"{printable(name)}-{number}",
-                    VALIDATION if name == VALIDATION else None,
-                    _parse_line(line),
-                )
-                found.append((name, (root, item)))
     chosen, others = selection.rows_of_splits(found, index_path)
-    rows_of_image: dict[tuple[Path, str], list[JsonlLine]] = defaultdict(list)
-    for root, item in chosen:
-        rows_of_image[(root, named_or(item.row, "image", item.row_id))].append(item)
-    return RawDataset(len(rows_of_image), _read_images(folder, rows_of_image), others)
+    lines_of_image: dict[tuple[Path, str], list[NamedLine]] = defaultdict(list)
+    for root, named in chosen:
+        lines_of_image[(root, named.row_id if named.image is None else named.image)].append(named)
+    return RawDataset(len(lines_of_image), _read_images(folder, lines_of_image), others)
 
 
 def _located(folder: Path, fields: SourceEntry) -> tuple[Path, Path]:
@@ -97,19 +92,12 @@ def _located(folder: Path, fields: SourceEntry) -> tuple[Path, Path]:
     return folder, safe_path(folder, fields.annotation.removeprefix(f"{fields.root}/"))
 
 
-def _parse_line(line: bytes) -> Any:
-    try:
-        return parse_json(line, "line_readable")
-    except ProblemError as error:
-        return error
-
-
-def _read_images(folder: Path, rows_of_image: dict[tuple[Path, str], list[JsonlLine]]) -> Iterator[RawImage]:
-    for (root, image), lines in rows_of_image.items():
+def _read_images(folder: Path, lines_of_image: dict[tuple[Path, str], list[NamedLine]]) -> Iterator[RawImage]:
+    for (root, image), lines in lines_of_image.items():
         # Sets with roots of their own may name different images alike.
         image_id = image if root == folder else f"{root.relative_to(folder).as_posix()}/{image}"
-        rows = tuple(_read_row(line, root) for line in lines)
-        if text_of(lines[0].row, "image") is None:
+        rows = tuple(_read_row(named, root) for named in lines)
+        if lines[0].image is None:
             yield unnamed_image(image_id, image, rows)
             continue
         try:
@@ -120,16 +108,14 @@ def _read_images(folder: Path, rows_of_image: dict[tuple[Path, str], list[JsonlL
             yield RawImage(image_id=image_id, source_file=image, rows=rows, data=data)
 
 
-def _read_row(line: JsonlLine, root: Path) -> RawRow:
+def _read_row(named: NamedLine, root: Path) -> RawRow:
     try:
-        if isinstance(line.row, ProblemError):
-            raise line.row
-        fields = parse_fields(JsonlRow, line.row)
+        fields = parse_fields(JsonlRow, named.line.read())
         expressions = [text for turn in fields.conversations for text in REFERENCE.findall(turn.value)]
         mask = RawMask(
             mask_id=fields.mask,
             segmentation=read_mask_png(safe_path(root, fields.mask)),
         )
     except ProblemError as error:
-        return RawRow(row_id=line.row_id, split=line.split, problem=error.problem)
-    return RawRow(row_id=line.row_id, split=line.split, masks=(mask,), expressions=tuple(expressions))
+        return RawRow(row_id=named.row_id, split=named.split, problem=error.problem)
+    return RawRow(row_id=named.row_id, split=named.split, masks=(mask,), expressions=tuple(expressions))
