@@ -87,11 +87,11 @@ def _numbered(path: Path) -> Iterator[Numbered]:
         yield Numbered(f"{split}-{identifier_of(entry, 'new_img_id', f'#{number}')}", split, entry)
 
 
-def _read_images(
-    folder: Path, source_file: str, entries_of_image: dict[str, list[Numbered]]
-) -> Iterator[RawImage]:
+def _read_images(folder: Path, name: str, entries_of_image: dict[str, list[Numbered]]) -> Iterator[RawImage]:
     for image_id, entries in entries_of_image.items():
         rows = tuple(_read_row(entry, image_id) for entry in entries)
+        files = dict.fromkeys(f"{name}/{name}_{entry.split}.json" for entry in entries)
+        source_file = ", ".join(files)
         try:
             fields = parse_fields(ImageOfEntry, entries[0].entry)
             yield RawImage(

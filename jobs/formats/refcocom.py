@@ -32,7 +32,6 @@ from jobs.formats.raw import (
 )
 from jobs.formats.selection import WHOLE, Selection
 
-SOURCE = "annotations"
 COCO_NAME = re.compile(r"COCO_[a-z]+\d{4}_0*(\d+)\.jpg")
 
 
@@ -80,14 +79,15 @@ def _numbered(path: Path) -> Iterator[Numbered]:
 def _read_images(folder: Path, segments_of_image: dict[str, list[Numbered]]) -> Iterator[RawImage]:
     for name, segments in segments_of_image.items():
         rows = tuple(_read_row(folder, item) for item in segments)
+        source_file = ", ".join(dict.fromkeys(f"annotations/{item.split}.json" for item in segments))
         if text_of(segments[0].segment, "img_name") is None:
-            yield unnamed_image(name, SOURCE, rows)
+            yield unnamed_image(name, source_file, rows)
             continue
         coco = COCO_NAME.fullmatch(name)
         image = RawImage(
             image_id=coco[1] if coco else name,
             image_numbering=COCO_NUMBERING if coco else None,
-            source_file=SOURCE,
+            source_file=source_file,
             rows=rows,
         )
         try:

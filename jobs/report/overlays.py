@@ -14,25 +14,30 @@ GAP = 6
 TRUTH_COLOUR = (0, 114, 178)
 PREDICTION_COLOUR = (213, 94, 0)
 OPACITY = 0.62
+HATCH = 5  # pixels between the lines over what is ignored
 FADE = 0.45  # how far the picture around a mask fades to white
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 Picture = NDArray[np.uint8]
 
 
-def sample_panels(image: bytes, target_counts: str | None, predicted_counts: str | None) -> bytes:
-    """PNG of three panels; a mask that is None is empty. Masks have the image's own size."""
+def sample_panels(
+    image: bytes, target_counts: str | None, predicted_counts: str | None, ignore_counts: str | None = None
+) -> bytes:
+    """PNG of three panels; a mask that is None is empty. Masks have the image's own size.
+
+    Pixels that count neither way are hatched in truth and prediction.
+    """
     with Image.open(io.BytesIO(image)) as opened:
         picture = opened.convert("RGB")
     scale = PANEL / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     enlarged = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
     height, width = picture.height, picture.width
-    panels = [
-        enlarged,
-        _tinted(enlarged, _resized(target_counts, height, width, size), TRUTH_COLOUR),
-        _tinted(enlarged, _resized(predicted_counts, height, width, size), PREDICTION_COLOUR),
-    ]
+    truth = _tinted(enlarged, _resized(target_counts, height, width, size), TRUTH_COLOUR)
+    prediction = _tinted(enlarged, _resized(predicted_counts, height, width, size), PREDICTION_COLOUR)
+    hatched = _resized(ignore_counts, height, width, size) & _hatching(size)
+    panels = [enlarged, *(np.where(hatched[..., None], np.uint8(0), each) for each in (truth, prediction))]
     gap = np.full((size[1], GAP, 3), 255, np.uint8)
     joined = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
     encoded = io.BytesIO()
@@ -54,6 +59,12 @@ def _tinted(picture: Picture, mask: NDArray[np.bool_], colour: tuple[int, int, i
     tinted = np.where(mask[..., None], (1 - OPACITY) * grey + OPACITY * np.array(colour), pale)
     tinted[mask & ~_eroded(mask)] = np.array(colour) * 0.6
     return np.round(tinted).astype(np.uint8)
+
+
+def _hatching(size: tuple[int, int]) -> NDArray[np.bool_]:
+    rows, columns = np.mgrid[: size[1], : size[0]]
+    lines: NDArray[np.bool_] = (rows + columns) % HATCH < 1
+    return lines
 
 
 def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -150,7 +150,8 @@ def gallery_samples(gallery: pd.DataFrame) -> dict[str, list[Sample]]:
     found: dict[str, list[Sample]] = {}
     for row in gallery.to_dict("records"):
         fields = row["sample"]
-        picture = sample_panels(row["image"], fields["target_counts"], fields["predicted_counts"])
+        counts = (fields[f"{name}_counts"] for name in ("target", "predicted", "ignore"))
+        picture = sample_panels(row["image"], *counts)
         found.setdefault(row["reason"], []).append(Sample(picture, fields))
     return found
 

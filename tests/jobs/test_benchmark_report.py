@@ -298,3 +298,20 @@ def test_panels_show_the_masks_in_their_colours() -> None:
     share = row["records"][1]["area"] / (row["width"] * row["height"])
     assert coloured(prediction, 0, 2) == pytest.approx(share, abs=0.02)
     assert coloured(plain, 0, 2) > 0
+
+
+def test_ignored_pixels_are_hatched_in_truth_and_prediction() -> None:
+    row = image_row(0)
+    target, ignored = row["records"][0]["counts"], row["records"][1]["counts"]
+    plain, hatched = (
+        np.asarray(Image.open(io.BytesIO(sample_panels(row["image"], target, None, each))).convert("RGB"))
+        for each in (None, ignored)
+    )
+    width = (plain.shape[1] - 12) // 3
+    dark = [
+        float((panels[:, start : start + width].max(axis=-1) < 40).mean())
+        for panels in (plain, hatched)
+        for start in (0, width + 6, 2 * (width + 6))
+    ]
+    share = row["records"][1]["area"] / (row["width"] * row["height"])
+    assert dark == pytest.approx([0, 0, 0, 0, share / 5, share / 5], abs=share / 10)

@@ -177,7 +177,7 @@ def test_of_several_data_sets_one_must_be_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2 folders .*\(refcoco, refcoco\+\), one expected; name one"):
         open_psalm(tmp_path)
     (image,) = open_psalm(tmp_path, Selection(annotations="refcoco+")).images
-    assert image.source_file == "refcoco+"
+    assert image.source_file == "refcoco+/refcoco+_val.json"
     with pytest.raises(InputError, match="no 'refcocog' among"):
         open_psalm(tmp_path, Selection(annotations="refcocog"))
 
