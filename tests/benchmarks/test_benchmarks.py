@@ -23,7 +23,16 @@ from tests.benchmarks.parts import PassInputs, parts_of_a_pass
 from tests.benchmarks.procedures import FULL_LENGTH_SHARE, Ours, Published, both_networks, both_procedures
 from tests.benchmarks.published_loss import EDGE_KERNEL, published_loss
 from tests.benchmarks.published_reading import PublishedReader, cut_sample, merged_mask
-from tests.benchmarks.scenes import Scenes, draw_scenes
+from tests.benchmarks.scenes import (
+    LARGE_HEIGHT,
+    LARGE_MASKS,
+    LARGE_WIDTH,
+    Scenes,
+    copied_pairs,
+    copies,
+    draw_large_pairs,
+    draw_scenes,
+)
 from tests.benchmarks.sizes import FULL, MASKS_PER_IMAGE, Size, sam_size
 
 WITH_SAM = sam_size(
@@ -247,8 +256,19 @@ def test_training_step_runs(size: Size, scenes: Scenes) -> None:
         assert label in training_step.time_table(size, times)
 
 
-def test_reading_runs(scenes: Scenes) -> None:
+def test_reading_runs(scenes: Scenes, tmp_path: Path) -> None:
     assert min(reading.reading_times(scenes, WITH_SAM, repeats=1)) > 0
+    settings = CropSettings(image_size=32, mask_size=16)
+    prepared = copies(scenes.prepared, tmp_path / "many", rows=50, rows_per_group=8)
+    assert reading.masks_a_second(prepared, settings, workers=0) > 0
+    assert len(reading.resident_over_passes(prepared, settings, passes=2)) == 2
+
+
+def test_large_pairs_pass_the_contract(tmp_path: Path) -> None:
+    prepared = copied_pairs(tmp_path, draw_large_pairs(tmp_path / "pairs", 1)).prepared
+    (image,) = MaskImages(prepared)
+    assert image.image.shape == (LARGE_HEIGHT, LARGE_WIDTH, 3)
+    assert len(image.masks) == LARGE_MASKS
 
 
 @pytest.mark.slow
