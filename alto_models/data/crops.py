@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from alto_models.data.masks import ImageWithMasks, StoredMask, stored_masks
 from alto_models.data.order import SampleOrder, Window
 from alto_models.data.row_groups import DEFAULT_CACHE_BYTES, Least, RowGroups, RowIndex
-from alto_models.data.shards import Picture
+from alto_models.data.shards import Picture, decoding
 from alto_models.data.squares import (
     FloatArray,
     Square,
@@ -27,7 +27,6 @@ from alto_models.data.squares import (
     reduction,
     whole_square,
 )
-from data_contracts.errors import InputError, first_line
 from data_contracts.schemas import MASKS_SCHEMA
 
 # Row groups are asked for so many steps before their first row.
@@ -122,14 +121,9 @@ class CropReader:
         row = int(self._rows.rows[self._rows.starts[group] + number])
         table = self._groups.get(group)
         rng = np.random.default_rng([self._seed, 1, position])
-        try:
+        shard = f"{self._rows.folder.name}/{self._rows.groups[group].shard}"
+        with decoding(f"{shard}: image {table['image_id'][row]}"):
             return _crop_of_row(table, row, self.settings, rng)
-        except (OSError, SyntaxError, ValueError, ArithmeticError) as error:
-            shard = f"{self._rows.folder.name}/{self._rows.groups[group].shard}"
-            raise InputError(
-                f"{shard}: image {table['image_id'][row]}: {first_line(error)}; the shard is damaged: "
-                "run the prepare stage again or copy it anew"
-            ) from None
 
     def _read_ahead(self, position: int) -> None:
         """Hold the row groups of the windows that this position and one some steps later lie in."""

@@ -63,7 +63,7 @@ class MaskImages:
         row = self._rows.row(index, columns=["image_id", "image"])
         return ImageWithMasks(
             image_id=row["image_id"],
-            image=self._pictures.get(index, row["image"]),
+            image=self._pictures.get(index, row["image"], f"image {row['image_id']}"),
             masks=self.masks(index),
         )
 

@@ -94,7 +94,7 @@ class ReferringImages:
             image_id=row["image_id"],
             source=row["source"],
             split=row["split"],
-            image=self._pictures.get(index, row["image"]),
+            image=self._pictures.get(index, row["image"], f"image {row['image_id']} of {row['source']}"),
             records=self.records(index),
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -128,7 +129,7 @@ def _used_rows(
 
 
 class RowGroups:
-    """Row groups of an index as tables, read in the background; for one thread.
+    """Row groups of an index as tables, read in the background. May be asked by several threads.
 
     columns: of the tables. Groups that somebody holds are kept; others while there is room (capacity in bytes).
     """
@@ -142,25 +143,30 @@ class RowGroups:
         self._tables: OrderedDict[int, Future[pa.Table]] = OrderedDict()
         self._held: dict[Hashable, Sequence[int]] = {}
         self._grown = False
+        self._lock = Lock()
         self._pool = ThreadPoolExecutor(READING_THREADS)
 
     def get(self, group: int) -> pa.Table:
         """All rows of a group; waits for it. Raises InputError naming the shard."""
-        reading = self._request(group)
+        with self._lock:
+            reading = self._request(group)
         try:
             table: pa.Table = reading.result()
         except InputError:
-            del self._tables[group]
+            with self._lock:
+                self._tables.pop(group, None)
             raise
-        if self._grown:
-            self._make_room(group)
+        with self._lock:
+            if self._grown:
+                self._make_room(group)
         return table
 
     def hold(self, owner: Hashable, groups: Sequence[int]) -> None:
         """Begin to read groups, and keep them until the owner holds others."""
-        self._held[owner] = groups
-        for group in groups:
-            self._request(group)
+        with self._lock:
+            self._held[owner] = groups
+            for group in groups:
+                self._request(group)
 
     def _request(self, group: int) -> Future[pa.Table]:
         if group not in self._tables:

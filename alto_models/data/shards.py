@@ -2,7 +2,8 @@
 
 import io
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alto_models.data.row_groups import DEFAULT_CACHE_BYTES, RowGroups, RowIndex
+from data_contracts.errors import InputError, first_line
 
 Picture = NDArray[np.uint8]
 
@@ -55,12 +57,12 @@ class PictureCache:
         self._bytes = 0
         self._pictures: OrderedDict[int, Picture] = OrderedDict()
 
-    def get(self, index: int, data: bytes) -> Picture:
-        """Picture of row `index`, whose image bytes are `data`."""
+    def get(self, index: int, data: bytes, name: str = "a stored image") -> Picture:
+        """Picture of row `index`, whose image bytes are `data`. Raises InputError with the image's name."""
         if index in self._pictures:
             self._pictures.move_to_end(index)
             return self._pictures[index]
-        picture = decode_image(data)
+        picture = decode_image(data, name)
         self._pictures[index] = picture
         self._bytes += picture.nbytes
         while self._bytes > self._capacity and len(self._pictures) > 1:
@@ -68,7 +70,21 @@ class PictureCache:
         return picture
 
 
-def decode_image(data: bytes) -> Picture:
-    """(H, W, 3) uint8 RGB of stored (already validated) image bytes; EXIF orientation is not applied."""
-    with Image.open(io.BytesIO(data)) as image:
+def decode_image(data: bytes, name: str = "a stored image") -> Picture:
+    """(H, W, 3) uint8 RGB of image bytes; EXIF orientation is not applied.
+
+    Raises InputError with the image's name where the bytes, which were whole when they were stored, are not.
+    """
+    with decoding(name), Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """What decoders raise for damaged bytes becomes InputError."""
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(
+            f"{name} cannot be decoded: {first_line(error)}; run the prepare stage again or copy its output anew"
+        ) from None

@@ -63,6 +63,15 @@ def test_sampling_runs_is_cropping_then_nearest_resize(
 
 
 @quick
+@given(hnp.arrays(np.uint8, (3, 5, 7), elements=st.integers(0, 1)), st.integers(-4, 6), st.integers(1, 14))
+def test_sampling_several_masks_is_sampling_their_union(stack: np.ndarray, corner: int, side: int) -> None:
+    rows, columns = masks.grid(corner, side, 6), masks.grid(-corner, side, 9)
+    together = masks.sample_union([runs_of(mask) for mask in stack], 5, 7, rows, columns)
+    union = runs_of(np.logical_or.reduce(stack).astype(np.uint8))
+    np.testing.assert_array_equal(together, masks.sample(union, 5, 7, rows, columns))
+
+
+@quick
 @given(
     st.integers(1, 12).flatmap(
         lambda n: st.lists(hnp.arrays(np.uint8, (7, n), elements=st.integers(0, 1)), min_size=1, max_size=4)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from alto_models.data.crops import AHEAD_STEPS, CropBatch, CropReader, croppable_rows
+from alto_models.data.masks import MaskImages
 from alto_models.data.row_groups import RowGroups
 from alto_models.data.workers import WorkerDied, read_ahead
 from data_contracts.errors import InputError
@@ -157,8 +158,12 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     column = table.schema.get_field_index("image")
     table = table.set_column(column, MASKS_SCHEMA.field("image"), pa.array(broken))
     pq.write_table(table, path, row_group_size=8)
-    with pytest.raises(InputError, match=r"shard-00000\.parquet: image image-\d+: .*truncated"):
+    with pytest.raises(InputError, match=r"shard-00000\.parquet: image image-\d+ cannot be decoded"):
         reader(folder).batch(range(2))
+    with pytest.raises(
+        InputError, match=r"image image-0001 cannot be decoded: .*run the prepare stage again"
+    ):
+        MaskImages(folder, "train")[0]
 
 
 @pytest.mark.parametrize("size", [0, 3, 2000])

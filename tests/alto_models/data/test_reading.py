@@ -14,8 +14,17 @@ from alto_models import masks as mask_arithmetic
 from alto_models.data.crops import CropReader, CropSettings, croppable_rows, draw_crop
 from alto_models.data.masks import ImageWithMasks, MaskImages
 from alto_models.data.referring import ReferringImages
-from alto_models.data.shards import PictureCache
-from alto_models.data.squares import cut_image, restore_whole, square_pad_whole, whole_square
+from alto_models.data.shards import PictureCache, decode_image
+from alto_models.data.squares import (
+    Square,
+    cut_file,
+    cut_image,
+    cut_pixels,
+    reduction,
+    restore_whole,
+    square_pad_whole,
+    whole_square,
+)
 from alto_models.data.workers import prefetched
 from data_contracts.errors import InputError
 from data_contracts.schemas import MASKS_SCHEMA, REFERRING_SCHEMA
@@ -224,6 +233,42 @@ def test_tall_images_are_padded_at_the_right() -> None:
     assert (pixels[:, :, :10] == 1).all()
     assert (pixels[:, :, 10:] == 0).all()
     assert restore_whole(np.ones((8, 8), np.float32), 40, 10).shape == (40, 10)
+
+
+REAL_PHOTOS = Path(__file__).resolve().parents[4] / "shared" / "data" / "sa1b"
+
+
+@pytest.mark.skipif(not REAL_PHOTOS.exists(), reason="needs the photos of ../shared/data/sa1b")
+@pytest.mark.parametrize(
+    ("side", "size", "part"), [(2250, 1024, 2), (1280, 512, 2), (1100, 256, 4), (1037, 128, 4)]
+)
+def test_a_jpeg_decoded_at_a_part_of_its_size(side: int, size: int, part: int) -> None:
+    """Tolerances of `cut_file`: 2 levels in the mean, 20 for all but a hundredth of the pixels."""
+    for path in sorted(REAL_PHOTOS.glob("*.jpg")):
+        data = path.read_bytes()
+        whole = decode_image(data)
+        assert reduction(side, size) == part
+        for left, top in ((0, 0), (48, 96), (64, 520)):
+            square = Square(left, top, side)
+            apart = np.abs(cut_file(data, square, size).astype(int) - cut_pixels(whole, square, size))
+            assert 0 < apart.mean() < 2
+            assert np.percentile(apart, 99) < 20
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("square", [(0, 0, 60), (10, 4, 31), (-5, -20, 97), (70, 50, 40)])
+def test_files_are_cut_as_pixels_are(kind: str, square: tuple[int, int, int]) -> None:
+    """With squares that reach beyond the image, and against Pillow's resizing, which rounds otherwise."""
+    file = io.BytesIO()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(file, kind, quality=95)
+    whole, place = decode_image(file.getvalue()), Square(*square)
+    for size in (64, square[2]):
+        cut = cut_file(file.getvalue(), place, size)
+        np.testing.assert_array_equal(cut, cut_pixels(whole, place, size))
+        padded = Image.fromarray(mask_arithmetic.crop_square(whole, *place))
+        resized = np.asarray(padded.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        assert np.abs(cut.astype(int) - resized).max() <= 1
 
 
 def test_picture_cache_keeps_to_its_size() -> None:
