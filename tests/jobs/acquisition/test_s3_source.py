@@ -224,8 +224,8 @@ def test_killed_upload_leaves_no_half_object_under_its_name(store: str, context_
     killed_when(process, part_sent)
     with pytest.raises(InputError, match=r"^s3://shards/half has no `sa_000000\.tar`; upload it"):
         run(context_of(*NAMES[:1]), "s3://shards/half")
+    context = context_of()
     with pytest.raises(InputError, match=r"^s3://shards/half holds no object; upload"):
-        context = context_of()
         fetch_all_from_s3(S3Config(url="s3://shards/half"), lambda path: True, context.work, context)
 
 
