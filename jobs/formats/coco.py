@@ -28,7 +28,6 @@ from jobs.formats.raw import (
     is_file,
     load_json_file,
     parse_fields,
-    printable,
     read_bytes,
     safe_path,
 )
@@ -45,6 +44,11 @@ class CocoImage(Fields):
     file_name: Text
     width: Side
     height: Side
+
+
+class CocoCategory(Fields):
+    id: Identifier
+    name: Text
 
 
 class CocoAnnotation(Fields):
@@ -117,17 +121,24 @@ def load_coco_index(path: Path, folder: Path) -> CocoIndex:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"{path}: no list {key!r}; it is not a COCO instances file")
-    names = {
-        identifier_of(row, "id", ""): printable(row["name"])
-        for row in content["categories"]
-        if isinstance(row, dict) and isinstance(row.get("name"), str)
-    }
     return CocoIndex(
         folder=folder,
         images=_by_id(content["images"]),
         annotations=_by_id(content["annotations"]),
-        category_names=names,
+        category_names=_names_by_id(content["categories"]),
     )
+
+
+def _names_by_id(categories: Iterable[Any]) -> dict[str, str]:
+    """Names of the categories that can be read; masks of others lead to no category."""
+    names: dict[str, str] = {}
+    for row in categories:
+        try:
+            category = parse_fields(CocoCategory, row)
+        except ProblemError:
+            continue
+        names.setdefault(category.id, category.name)
+    return names
 
 
 def _by_id(rows: Iterable[Any]) -> dict[str, Any]:
