@@ -9,6 +9,10 @@ CONTRACT = (
         blocking=True,
     ),
     StageCheck(
+        name="warnings",
+        description="Pictures, masks and expressions that come twice and stay are few.",
+    ),
+    StageCheck(
         name="expectations",
         description="The accepted rows meet the Great Expectations suite of the same contract (see the Data Docs).",
         blocking=True,

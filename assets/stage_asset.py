@@ -114,11 +114,15 @@ def check_results(report: Mapping[str, Any], stage: str) -> Iterator[dg.AssetChe
             passed=check["passed"],
             description=check["reason"],
             severity=dg.AssetCheckSeverity.ERROR if check["blocking"] else dg.AssetCheckSeverity.WARN,
-            metadata={
-                name: dg.MetadataValue.json(value) if isinstance(value, dict | list) else value
-                for name, value in check["details"].items()
-            },
+            metadata={name: _check_metadata(value) for name, value in check["details"].items()},
         )
+
+
+def _check_metadata(value: Any) -> Any:
+    """A list of flat dictionaries is a table."""
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        return dg.MetadataValue.table([dg.TableRecord(row) for row in value])
+    return dg.MetadataValue.json(value) if isinstance(value, dict | list) else value
 
 
 def result_metadata(

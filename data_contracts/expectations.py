@@ -9,6 +9,10 @@ import pandas as pd
 
 from data_contracts.rules import Contract
 
+# What names a row in Data Docs, of those a frame has.
+ID_COLUMNS = ("source_file", "image_id", "row_id", "mask_id", "value")
+IDS_SHOWN = 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
@@ -18,31 +22,68 @@ class Validation:
     failed: dict[str, str]
 
 
-def validate(contract: Contract, frame: pd.DataFrame, data_docs: Path) -> Validation:
-    """Validate a contract's frame and build Data Docs, which hold times, into an empty folder."""
+def validate(
+    contract: Contract, frame: pd.DataFrame, data_docs: Path, quarantined: pd.DataFrame | None = None
+) -> Validation:
+    """Validate a contract's frame and build Data Docs, which hold times, into an empty folder.
+
+    quarantined: rows of QUARANTINE_SCHEMA, shown in the Data Docs rule by rule.
+    """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    suite = gx.ExpectationSuite(
-        name=contract.name, expectations=[rule.expectation() for rule in contract.rules]
+    result = _run(
+        context, f"{contract.name}_accepted", [rule.expectation() for rule in contract.rules], frame
     )
-    asset = context.data_sources.add_pandas(contract.name).add_dataframe_asset("accepted")
-    definition = gx.ValidationDefinition(
-        name=contract.name,
-        data=asset.add_batch_definition_whole_dataframe("accepted"),
-        suite=context.suites.add(suite),
-    )
-    result = context.validation_definitions.add(definition).run(batch_parameters={"dataframe": frame})
+    if quarantined is not None:
+        _run(context, f"{contract.name}_quarantined", _none_quarantined(contract), quarantined)
     _build_data_docs(context, data_docs)
     failed = {
-        outcome.expectation_config.meta["rule"]: _failure(outcome)
+        rule: _failure(outcome)
         for outcome in result.results
         if not outcome.success
+        and contract[rule := outcome.expectation_config.meta["rule"]].breach != "warning"
     }
     return Validation(expectations=len(result.results), failed=dict(sorted(failed.items())))
+
+
+def _run(context: Any, name: str, expectations: list[Any], frame: pd.DataFrame) -> Any:
+    import great_expectations as gx
+
+    asset = context.data_sources.add_pandas(name).add_dataframe_asset("rows")
+    definition = gx.ValidationDefinition(
+        name=name,
+        data=asset.add_batch_definition_whole_dataframe("rows"),
+        suite=context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations)),
+    )
+    ids = [column for column in ID_COLUMNS if column in frame]
+    return context.validation_definitions.add(definition).run(
+        batch_parameters={"dataframe": frame},
+        result_format={
+            "result_format": "SUMMARY",
+            "unexpected_index_column_names": ids,
+            "partial_unexpected_count": IDS_SHOWN,
+        },
+    )
+
+
+def _none_quarantined(contract: Contract) -> list[Any]:
+    """That no row was quarantined for a rule: where one was, Data Docs show how many, which and why."""
+    from great_expectations import expectations
+
+    return [
+        expectations.ExpectColumnValuesToNotBeInSet(
+            column="rule",
+            value_set=[rule.name],
+            description=f"{rule.name}: {rule.why}",
+            meta={"rule": rule.name},
+        )
+        for rule in contract.rules
+        if rule.breach != "warning"
+    ]
 
 
 def _failure(outcome: Any) -> str:

@@ -3,12 +3,23 @@
 The rules on images and masks are shared by every data set that has masks.
 """
 
-from data_contracts.rules import AtMost, Between, Contract, Equal, Readable, Rule, Unique
+from data_contracts.rules import (
+    Absent,
+    AtMost,
+    Between,
+    Contract,
+    Convention,
+    Equal,
+    Readable,
+    Rule,
+    Unique,
+)
 
 # Columns of the checked frame, one row per mask. runs_total, smallest_run, area, box_* and
 # boundary_length are measured from the runs, stored_area at the size the image is stored in (missing
 # where that is its own), stated_* are the publisher's claims (missing where it makes none), *_error how
-# far the two are apart, *_tolerance what its convention allows.
+# far the two are apart, *_tolerance what its convention allows. other_split, same_image and same_mask say
+# what else has the row's image or its runs, and are empty where nothing has.
 MEASURED_COLUMNS: dict[str, str] = {
     "source_file": "str",
     "image_id": "str",
@@ -43,6 +54,9 @@ MEASURED_COLUMNS: dict[str, str] = {
     "box_tolerance": "float",
     "predicted_iou": "float",
     "stability_score": "float",
+    "other_split": "str",
+    "same_image": "str",
+    "same_mask": "str",
 }
 
 FILE_RULES: tuple[Rule, ...] = (
@@ -183,8 +197,38 @@ QUALITY_RULES: tuple[Rule, ...] = (
     ),
 )
 
+SPLIT_RULES: tuple[Rule, ...] = (
+    Absent(
+        name="splits_share_no_image",
+        column="other_split",
+        why="An image for training that also measures tells nothing. It stays in the split it was first met "
+        "in. RefCOCO's unc and umd splits, gRefCOCO's, and those by hash of the id promise it; RefCOCOg's "
+        "google splits do not, and are not held to it.",
+    ),
+)
+
+# These rows stay: the publisher lists them, and dropping one would drop real annotations with it.
+REPETITIONS: tuple[Rule, ...] = (
+    Absent(
+        name="image_bytes_unique",
+        column="same_image",
+        why="The same picture under two ids weighs twice; each id has annotations of its own, so both stay.",
+        breach="warning",
+    ),
+    Absent(
+        name="mask_unique",
+        column="same_mask",
+        why="The same runs twice in an image (referring data: in a record) weigh twice, but harm little; "
+        "many of them mean that files were joined twice.",
+        breach="warning",
+    ),
+)
+
 SA1B_CONTRACT = Contract(
     name="sa1b_masks",
+    columns=MEASURED_COLUMNS,
+    # Areas are exact; boxes reach from first to last pixel, so they are one short in width and height.
+    convention=Convention(box_shortfall=1),
     rules=(
         *FILE_RULES,
         *IMAGE_RULES,
@@ -192,5 +236,7 @@ SA1B_CONTRACT = Contract(
         unique_rows("image_id", "row_id", "mask_id"),
         *MASK_RULES,
         *QUALITY_RULES,
+        *SPLIT_RULES,
+        *REPETITIONS,
     ),
 )

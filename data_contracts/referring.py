@@ -1,15 +1,25 @@
 """Contract of referring expressions: what must hold for images, masks, and the expressions that mean them."""
 
-from data_contracts.masks import FILE_RULES, IMAGE_RULES, MASK_RULES, MEASURED_COLUMNS, ROW_RULES, unique_rows
-from data_contracts.rules import Absent, Between, Contract, Readable, Rule
+from data_contracts.masks import (
+    FILE_RULES,
+    IMAGE_RULES,
+    MASK_RULES,
+    MEASURED_COLUMNS,
+    REPETITIONS,
+    ROW_RULES,
+    SPLIT_RULES,
+    unique_rows,
+)
+from data_contracts.rules import Absent, Between, Contract, Convention, Readable, Rule
 
 # Columns beside those of a mask; a record with several masks has one row for each, one with none a
-# row without mask. benchmark_image: which benchmark has the image of a row for training. stray_masks:
-# masks of a record that says it has no target; missing_masks: 1 where a record has neither a mask nor
-# says so.
+# row without mask. benchmark_image: which benchmark has the image of a row for training.
+# same_expression: what the record says of its targets that was said before. stray_masks: masks of a record
+# that says it has no target; missing_masks: 1 where a record has neither a mask nor says so.
 REFERRING_COLUMNS: dict[str, str] = {
     **MEASURED_COLUMNS,
     "benchmark_image": "str",
+    "same_expression": "str",
     "no_target": "bool",
     "expressions": "int",
     "shortest_expression": "int",
@@ -31,6 +41,13 @@ NOT_IN_BENCHMARK = Absent(
     column="benchmark_image",
     why="A model trained on an image of a benchmark is measured on what it was shown.",
     breach="exclusion",
+)
+
+EXPRESSION_UNIQUE = Absent(
+    name="expression_unique",
+    column="same_expression",
+    why="The same words for the same targets weigh twice; people do say the same, and sets are published so.",
+    breach="warning",
 )
 
 EXPRESSION_RULES: tuple[Rule, ...] = (
@@ -63,6 +80,10 @@ EXPRESSION_RULES: tuple[Rule, ...] = (
 
 REFERRING_CONTRACT = Contract(
     name="referring",
+    columns=REFERRING_COLUMNS,
+    # COCO measures the outline: drawn as pixels, it moves by less than one, so the area by at most the
+    # boundary. Boxes are those of the outline, and published with every rounding there is.
+    convention=Convention(box_tolerance=2.0, outline_box_tolerance=2.0, outline_area_tolerance=1.0),
     rules=(
         *FILE_RULES,
         *IMAGE_RULES,
@@ -72,5 +93,8 @@ REFERRING_CONTRACT = Contract(
         *EXPRESSION_RULES,
         *MASK_RULES,
         NOT_IN_BENCHMARK,
+        *SPLIT_RULES,
+        *REPETITIONS,
+        EXPRESSION_UNIQUE,
     ),
 )

@@ -5,7 +5,8 @@ values break no rule but `Present`, so that optional fields stay optional.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -45,7 +46,8 @@ class Rule(ABC):
 
 def _labels(rule: Rule) -> dict[str, Any]:
     """What ties an expectation to its rule; the notes are shown in Data Docs."""
-    return {"meta": {"rule": rule.name}, "notes": rule.why}
+    severity = "warning" if rule.breach == "warning" else "critical"
+    return {"meta": {"rule": rule.name}, "notes": rule.why, "severity": severity}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,24 +201,53 @@ class Unique(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Convention:
+    """How a publisher states areas and boxes, and so how far its claims may be from the runs.
+
+    box_shortfall: pixels by which width and height are stated short.
+    box_tolerance: pixels by which an edge of the box of a run-length mask may be off.
+    outline_box_tolerance: the same for masks given as polygons.
+    outline_area_tolerance: share of its boundary length by which the area of a polygon may be off; that of
+    a run-length mask is exact.
+    """
+
+    box_shortfall: int = 0
+    box_tolerance: float = 0.0
+    outline_box_tolerance: float = 0.0
+    outline_area_tolerance: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contract:
-    """What a data set must satisfy. rules: in the order of checking; the first broken one counts."""
+    """What a data set must satisfy.
+
+    columns: of the frame it is checked on, name -> kind. rules: in the order of checking; of those whose
+    breach quarantines, the first broken one counts.
+    """
 
     name: str
     rules: tuple[Rule, ...]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    convention: Convention = Convention()
+
+    @property
+    def warnings(self) -> tuple[Rule, ...]:
+        """Rules that rows may break and stay."""
+        return tuple(rule for rule in self.rules if rule.breach == "warning")
 
     def __getitem__(self, name: str) -> Rule:
         return next(rule for rule in self.rules if rule.name == name)
 
     def first_broken(self, frame: pd.DataFrame) -> pd.Series:
-        """Name of the first rule each row breaks, missing where it breaks none.
+        """Name of the first rule each row breaks, missing where it breaks none but warnings.
 
         Raises KeyError where a row's problem has a name the contract does not declare, so that no
         problem is accepted for want of a rule.
         """
         first = pd.Series(None, frame.index, dtype=object)
         for rule in reversed(self.rules):
-            first[rule.broken(frame).fillna(False).astype(bool)] = rule.name
+            if rule.breach != "warning":
+                first[rule.broken(frame).fillna(False).astype(bool)] = rule.name
         undeclared = set(frame["problem_rule"].dropna()) - {rule.name for rule in self.rules}
         if undeclared:
             raise KeyError(f"contract {self.name} declares no rule {', '.join(sorted(undeclared))}")

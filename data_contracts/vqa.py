@@ -72,7 +72,7 @@ TWO_QUESTIONS = Between(
 
 def _contract(name: str, *rules: Rule) -> Contract:
     common = (*FILE_RULES, *IMAGE_RULES, *ROW_RULES, unique_rows("row_id"), *QUESTION_RULES)
-    return Contract(name=name, rules=(*common, *rules))
+    return Contract(name=name, columns=VQA_COLUMNS, rules=(*common, *rules))
 
 
 POPE_CONTRACT = _contract("pope", ONE_ANSWER, YES_OR_NO)

@@ -21,10 +21,11 @@ from typing import Any
 from tqdm import tqdm
 
 from data_contracts.errors import InputError
+from data_contracts.masks import SA1B_CONTRACT
 from jobs.acquisition.sa1b_writer import add_file, shard_number
 from jobs.formats.coco import CocoIndex, load_coco_index
 from jobs.formats.raw import RawImage
-from jobs.preparation.measuring import Convention, MeasuredMask, measure_mask
+from jobs.preparation.measuring import MeasuredMask, measure_mask
 
 CROWD = "crowd"
 
@@ -105,7 +106,7 @@ def _images(
             if index.annotations[key].get("iscrowd"):
                 figures.left_out[CROWD] += 1
                 continue
-            mask = measure_mask(index.mask(key, image_id), image.stated_size, Convention())
+            mask = measure_mask(index.mask(key, image_id), image.stated_size, SA1B_CONTRACT.convention)
             if (problem := _problem(mask)) is None:
                 annotations.append(_annotation(mask, index.annotations[key]["id"]))
             else:

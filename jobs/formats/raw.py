@@ -96,12 +96,14 @@ def unnamed_image(image_id: str, source_file: str, rows: tuple[RawRow, ...]) -> 
 class RawDataset:
     """images: read lazily, in a fixed order; count: how many, for the progress bar.
     rows_of_other_splits: rows that are there and were not asked for.
+    splits_share_no_image: whether the publisher promises it.
     archives: the same images archive by archive, where each can be read without those before it."""
 
     count: int
     images: Iterator[RawImage]
     rows_of_other_splits: int = 0
     archives: tuple[Iterator[RawImage], ...] = ()
+    splits_share_no_image: bool = False
 
     @property
     def parts(self) -> tuple[Iterator[RawImage], ...]:

@@ -25,6 +25,8 @@ from jobs.formats.raw import (
 from jobs.formats.selection import WHOLE, Selection
 
 NO_TARGET_IDS = ["-1"]
+# RefCOCOg's first splits are of objects: one image may be in several. All others are of images.
+SPLITS_SHARE_IMAGES = ("refs(google).p",)
 
 
 class Sentence(Fields):
@@ -85,7 +87,8 @@ def _open(
             else:
                 yield unnamed_image(image_id, path.name, rows)
 
-    return RawDataset(len(refs_of_image), images(), others)
+    apart = path.name not in SPLITS_SHARE_IMAGES
+    return RawDataset(len(refs_of_image), images(), others, splits_share_no_image=apart)
 
 
 def _read(

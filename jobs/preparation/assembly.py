@@ -31,6 +31,7 @@ class Assembled:
     """total: sums over the parts, without ids. accepted, quarantined: samples."""
 
     manifest: Path
+    quarantine: Path
     total: PartSummary
     rejections: Rejections
     accepted: SampleTiles = field(default_factory=lambda: SampleTiles(ACCEPTED_TILES))
@@ -50,7 +51,12 @@ def assemble(kind: Kind, parts: Sequence[Path], summaries: Sequence[PartSummary]
     manifest, quarantine = output / MANIFEST, output / QUARANTINE
     join_files([part / MANIFEST for part in parts], manifest, manifest_schema(kind.columns))
     join_files([part / QUARANTINE for part in parts], quarantine, QUARANTINE_SCHEMA)
-    result = Assembled(manifest=manifest, total=_total(summaries), rejections=read_rejections(quarantine))
+    result = Assembled(
+        manifest=manifest,
+        quarantine=quarantine,
+        total=_total(summaries),
+        rejections=read_rejections(quarantine),
+    )
     _draw(kind, parts, result, output / "pictures")
     return result
 

@@ -1,6 +1,6 @@
 """Measured rows as the frame a contract is checked on, and the verdict on each row."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,9 @@ import pyarrow as pa
 from data_contracts.rules import Contract, Rule
 from jobs.formats.raw import Problem, RawRow, visible
 from jobs.preparation.benchmark_images import BenchmarkImages
-from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow
+from jobs.preparation.measuring import MeasuredImage, MeasuredMask, MeasuredRow, Values
 from jobs.preparation.rows import TRAINING_SPLIT
+from jobs.preparation.seen import Place, Repetitions, Seen
 
 ARROW_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 SplitOf = Callable[[MeasuredImage, MeasuredRow], str]
@@ -28,49 +29,17 @@ class Verdict:
     value: str
 
 
-class Seen:
-    """Ids met so far.
-
-    across_images: whether a row id must be unique in the whole data set, not only in its image.
-    """
-
-    def __init__(self, across_images: bool) -> None:
-        self._across_images = across_images
-        self._images: set[str] = set()
-        self._rows: set[str] = set()
-
-    def image(self, image_id: str) -> bool:
-        """Whether the image came before."""
-        again = image_id in self._images
-        self._images.add(image_id)
-        if not self._across_images:
-            self._rows.clear()
-        return again
-
-    def restore(self, image_ids: Iterable[str], row_ids: Iterable[str]) -> None:
-        """Take over ids that an earlier run has met."""
-        self._images.update(image_ids)
-        self._rows.update(row_ids)
-
-    def row(self, row: MeasuredRow) -> bool:
-        """Whether the row came before, or holds a mask twice."""
-        again = row.raw.row_id in self._rows
-        self._rows.add(row.raw.row_id)
-        mask_ids = [mask.raw.mask_id for mask in row.masks]
-        return again or len(set(mask_ids)) < len(mask_ids)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Judge:
     """Holds rows against a contract; `seen` remembers what came before, so images are judged in reading order.
 
-    columns: name -> kind, as data_contracts declares them.
+    splits_share_no_image: whether the publisher promises it of its splits.
     """
 
     contract: Contract
-    columns: Mapping[str, str]
     seen: Seen
     split_of: SplitOf
+    splits_share_no_image: bool = False
     benchmarks: BenchmarkImages = field(default_factory=BenchmarkImages)
 
     def verdicts(self, images: Sequence[MeasuredImage]) -> tuple[list[Verdict], pd.DataFrame]:
@@ -100,22 +69,44 @@ class Judge:
         number = 0
         for image in images:
             again = self.seen.image(image.raw.image_id)
+            if not image.rows:
+                continue
+            place = self.place(image)
+            first = place if image.problem else self.seen.first_place(image, place)
+            repetitions = Repetitions(within_row=self.seen.across_images)
             for row in image.rows:
                 values = _row_values(image, row, self.seen.row(row), again)
-                values |= self._compared(image, row)
-                for mask in row.masks or (None,):
-                    records.append(values | _mask_values(mask, values))
-                    owners.append(number)
+                values |= self._elsewhere(image, row, place, first)
+                values["same_expression"] = repetitions.expression(row)
+                for mask in row.masks:
+                    same_mask = {"same_mask": repetitions.mask(row, mask)}
+                    records.append(values | _mask_values(mask, values) | same_mask)
+                if not row.masks:
+                    records.append(values | {"mask_id": ""})
+                owners += [number] * max(1, len(row.masks))
                 number += 1
-        frame = as_frame(records, self.columns)
+        frame = as_frame(records, self.contract.columns)
         return frame, pd.Series(owners, frame.index, dtype="int64")
 
-    def _compared(self, image: MeasuredImage, row: MeasuredRow) -> dict[str, Any]:
-        """The split, and what a row's image has to do with images elsewhere."""
-        split, raw, found = self.split_of(image, row), image.raw, None
+    def place(self, image: MeasuredImage) -> Place:
+        """The split an image (with rows) belongs to: that of its first row which can be read."""
+        row = next((row for row in image.rows if row.raw.problem is None), image.rows[0])
+        promised = self.splits_share_no_image or row.raw.split is None
+        return Place(image.raw.image_id, self.split_of(image, row), promised)
+
+    def _elsewhere(self, image: MeasuredImage, row: MeasuredRow, place: Place, first: Place) -> Values:
+        """The split, and where else the row's image is."""
+        split, raw = self.split_of(image, row), image.raw
+        values: Values = {"split": split}
+        if first.image_id != raw.image_id:
+            values["same_image"] = f"image {first.image_id} has the same bytes"
+        if place.promised and split != place.split:
+            values["other_split"] = f"image {raw.image_id} is in split {place.split}, too"
+        elif place.promised and first.promised and split != first.split:
+            values["other_split"] = f"image {first.image_id} of split {first.split} has the same bytes"
         if split == TRAINING_SPLIT:
-            found = self.benchmarks.find(raw.image_id, raw.image_numbering, image.sha256)
-        return {"split": split, "benchmark_image": found}
+            values["benchmark_image"] = self.benchmarks.find(raw.image_id, raw.image_numbering, image.sha256)
+        return values
 
 
 def as_frame(records: list[dict[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
@@ -182,9 +173,7 @@ def _answer_values(image: MeasuredImage, row: RawRow) -> dict[str, Any]:
     }
 
 
-def _mask_values(mask: MeasuredMask | None, row_values: Mapping[str, Any]) -> dict[str, Any]:
-    if mask is None:
-        return {"mask_id": ""}
+def _mask_values(mask: MeasuredMask, row_values: Mapping[str, Any]) -> Values:
     values = {"mask_id": mask.raw.mask_id, "category": mask.raw.category, **mask.values}
     if row_values["problem_rule"] is None and mask.problem is not None:
         values |= {"problem_rule": mask.problem.rule, "problem": mask.problem.value}

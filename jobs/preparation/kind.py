@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from data_contracts.rules import Contract
 from jobs.formats.dataset import Open
-from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
+from jobs.preparation.measuring import MeasuredImage, MeasuredRow
 from jobs.preparation.rows import Row
 
 # Column of the manifest, title of its histogram.
@@ -22,9 +22,12 @@ class Kind:
     row: str
     schema: pa.Schema
     contract: Contract
-    columns: Mapping[str, str]
     formats: Mapping[str, Open]
-    convention: Convention
     rows_unique_across_images: bool
     shard_rows: Callable[[MeasuredImage, list[MeasuredRow], str, float], list[Row]]
     panels: tuple[tuple[str, str], ...]
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Of the manifest: name -> kind."""
+        return self.contract.columns

@@ -9,6 +9,7 @@ from PIL import Image
 
 from alto_models import masks as mask_arithmetic
 from alto_models.masks import MaskError, Rle, Runs
+from data_contracts.rules import Convention
 from jobs.formats.raw import VALUE_CHARACTERS, Problem, ProblemError, RawImage, RawMask, RawRow
 
 IMAGE_FORMATS = ("JPEG", "PNG")
@@ -17,19 +18,6 @@ IMAGE_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"}
 Values = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Convention:
-    """How a publisher states boxes and areas.
-
-    box_shortfall: pixels by which width and height are stated short. exact_box: whether the box of an RLE
-    is stated exactly; else, and for polygons, it may be off by the pixels of rounding.
-    """
-
-    box_shortfall: int = 0
-    exact_box: bool = False
-
-
-BOX_ROUNDING = 2.0  # pixels
 MAX_SIDE = 2**31
 
 
@@ -183,13 +171,13 @@ def _measured_runs(runs: Runs, height: int) -> Values:
 
 
 def _compared(raw: RawMask, measured: Values, convention: Convention, is_polygon: bool) -> Values:
-    """Claims and their errors. Rasterising an outline moves it by less than a pixel, so its area by at
-    most the boundary; COCO's boxes of outlines are not rounded."""
+    """Claims, how far they are off, and what the convention allows."""
     values: Values = {}
     if raw.stated_area is not None:
         values["stated_area"] = raw.stated_area
         values["area_error"] = abs(raw.stated_area - measured["area"])
-        values["area_tolerance"] = measured["boundary_length"] if is_polygon else 0
+        share = convention.outline_area_tolerance if is_polygon else 0
+        values["area_tolerance"] = share * measured["boundary_length"]
     if raw.stated_box is not None:
         x, y, width, height = raw.stated_box
         width, height = width + convention.box_shortfall, height + convention.box_shortfall
@@ -200,5 +188,5 @@ def _compared(raw: RawMask, measured: Values, convention: Convention, is_polygon
         left, top = measured["box_x"], measured["box_y"]
         actual = (left, top, left + measured["box_width"], top + measured["box_height"])
         values["box_error"] = max(abs(a - b) for a, b in zip(stated, actual, strict=True))
-        values["box_tolerance"] = 0 if convention.exact_box and not is_polygon else BOX_ROUNDING
+        values["box_tolerance"] = convention.outline_box_tolerance if is_polygon else convention.box_tolerance
     return values

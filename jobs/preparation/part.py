@@ -25,7 +25,8 @@ MANIFEST, QUARANTINE, TILES, SUMMARY = "manifest.parquet", "quarantine.parquet",
 
 
 class PartSummary(BaseModel):
-    """What a part held. image_ids, row_ids: all that were met, for the parts after it to know."""
+    """What a part held. image_ids, row_ids, places (digest of the picture -> where it was met): for the parts
+    after it to know."""
 
     rows_read: int = 0
     rows_accepted: int = 0
@@ -36,6 +37,7 @@ class PartSummary(BaseModel):
     shards: int = 0
     image_ids: list[str] = []
     row_ids: list[str] = []
+    places: dict[str, tuple[str, str, bool]] = {}
 
 
 class PartWriter:

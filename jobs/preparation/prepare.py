@@ -1,7 +1,7 @@
 """What the three prepare stages share: read, measure, judge, store, quarantine, show, validate."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from jobs.formats.raw import RawDataset, RawImage
 from jobs.formats.selection import WHOLE, Selection
 from jobs.preparation.assembly import Assembled, assemble, write_page
 from jobs.preparation.benchmark_images import BenchmarkImages
-from jobs.preparation.contract_frame import Judge, Seen
+from jobs.preparation.contract_frame import Judge
 from jobs.preparation.kind import Kind
-from jobs.preparation.measuring import MeasuredImage, MeasuredRow, measure_image
+from jobs.preparation.measuring import MeasuredImage, measure_image
 from jobs.preparation.parallel import in_order, useful_threads
 from jobs.preparation.part import PartFolders, PartSummary, PartWriter
 from jobs.preparation.rows import split_of
+from jobs.preparation.seen import DIGEST_CHARACTERS, Place, Seen
 from jobs.preparation.settings import PUBLISHED_FILES, ContractConfig, ImagesConfig
 from jobs.preparation.storing import with_stored_form
 from jobs.runner.context import Check, StageContext, StageReport
@@ -43,9 +44,17 @@ def prepare(
     as a whole; a wrong row is quarantined instead.
     """
     dataset = open_dataset(folder, kind.formats, selection)
-    preparation = _Preparation(kind, held_out_share, contract, images, context, threads or useful_threads())
+    judge = Judge(
+        contract=kind.contract,
+        seen=Seen(across_images=kind.rows_unique_across_images),
+        split_of=partial(split_of, held_out_share=held_out_share),
+        splits_share_no_image=dataset.splits_share_no_image,
+        benchmarks=benchmarks or BenchmarkImages(),
+    )
+    preparation = _Preparation(
+        kind, judge, held_out_share, contract, images, context, threads or useful_threads()
+    )
     preparation.source = context.partition or folder.name
-    preparation.judge = replace(preparation.judge, benchmarks=benchmarks or BenchmarkImages())
     preparation.read(dataset)
     return preparation.report(dataset)
 
@@ -54,6 +63,7 @@ class _Preparation:
     def __init__(
         self,
         kind: Kind,
+        judge: Judge,
         held_out_share: float,
         contract: ContractConfig,
         images: ImagesConfig,
@@ -61,6 +71,7 @@ class _Preparation:
         threads: int,
     ) -> None:
         self.kind = kind
+        self.judge = judge
         self.held_out_share = held_out_share
         self.contract = contract
         self.images = images
@@ -69,10 +80,6 @@ class _Preparation:
         self.source = ""
         self.parts = PartFolders(context.work / "parts")
         self.summaries: list[PartSummary] = []
-        self.seen = Seen(across_images=kind.rows_unique_across_images)
-        self.judge = Judge(
-            contract=kind.contract, columns=kind.columns, seen=self.seen, split_of=self._split_of
-        )
 
     def read(self, dataset: RawDataset) -> None:
         """Read, judge and write every part that is not done yet."""
@@ -83,7 +90,7 @@ class _Preparation:
                     summary = self._prepare_part(number, images, bar.update)
                     self.parts.finish(number, summary)
                 else:
-                    self.seen.restore(summary.image_ids, summary.row_ids)
+                    self.judge.seen.restore(summary.image_ids, summary.row_ids, summary.places)
                     bar.update(summary.images_read)
                 self.summaries.append(summary)
 
@@ -96,24 +103,29 @@ class _Preparation:
                 writer.add(verdicts, accepted)
                 writer.summary.images_read += len(measured)
                 writer.summary.image_ids += [image.raw.image_id for image in measured]
+                writer.summary.places |= self._places(measured)
                 if self.kind.rows_unique_across_images:
                     writer.summary.row_ids += [row.raw.row_id for image in measured for row in image.rows]
                 count(len(measured))
         return writer.summary
 
     def _measure(self, raw: RawImage) -> MeasuredImage:
-        image = measure_image(raw, self.kind.convention, self.contract.max_image_pixels)
+        image = measure_image(raw, self.kind.contract.convention, self.contract.max_image_pixels)
         return with_stored_form(image, self.images).without_useless_bytes()
 
-    def _split_of(self, image: MeasuredImage, row: MeasuredRow) -> str:
-        return split_of(image, row, self.held_out_share)
+    def _places(self, images: Iterable[MeasuredImage]) -> dict[str, Place]:
+        return {
+            image.sha256[:DIGEST_CHARACTERS]: self.judge.place(image)
+            for image in images
+            if image.problem is None and image.rows
+        }
 
     def report(self, dataset: RawDataset) -> StageReport:
         """Put the parts together in the output, and say what they hold."""
         folders = [self.parts.path(number) for number in range(len(self.summaries))]
         result = assemble(self.kind, folders, self.summaries, self.context.output)
-        contract = self._contract_check(result)
-        write_page(self.kind, result, self.context.stage, self.source, contract)
+        checks = self._checks(result)
+        write_page(self.kind, result, self.context.stage, self.source, checks[0])
         figures: dict[str, Any] = {
             "rows_of_other_splits": dataset.rows_of_other_splits,
             "rows_read": result.total.rows_read,
@@ -126,41 +138,19 @@ class _Preparation:
         }
         figures |= {f"images_{split}": n for split, n in sorted(result.total.images_of_split.items())}
         figures |= {f"quarantined_{rule}": n for rule, n in sorted(result.rejections.rows_of_rule.items())}
-        return StageReport(figures=figures, checks=(contract, self._expectations_check(result)))
+        return StageReport(figures=figures, checks=checks)
 
-    def _contract_check(self, result: Assembled) -> Check:
-        rows_of_rule = dict(sorted(result.rejections.rows_of_rule.items()))
-        damaged = sum(n for rule, n in rows_of_rule.items() if self.kind.contract[rule].breach == "damage")
-        share, limit = damaged / max(1, result.total.rows_read), self.contract.max_quarantined_share
-        counts = ", ".join(f"{rule} {n}" for rule, n in rows_of_rule.items())
-        read, rejected = result.total.rows_read, result.rejections.rows
-        reason, passed = (
-            f"{rejected} of {read} rows quarantined, "
-            f"{damaged} of them damaged ({share:.2%}, limit {limit:.2%})",
-            share <= limit,
-        )
-        if not result.total.rows_accepted:
-            reason, passed = f"no row was accepted; {reason}", False
-        return Check(
-            name="contract",
-            passed=passed,
-            blocking=True,
-            reason=f"{reason}: {counts}" if counts else reason,
-            details={"rows": rows_of_rule, "examples": dict(sorted(result.rejections.examples.items()))},
-        )
-
-    def _expectations_check(self, result: Assembled) -> Check:
+    def _checks(self, result: Assembled) -> tuple[Check, ...]:
         # Great Expectations takes ten seconds to import.
+        from jobs.preparation.checks import contract_check, expectations_check, warnings_check
         from jobs.preparation.validation import validate_manifest
 
-        outcome = validate_manifest(self.kind.contract, result.manifest, self.context.work / "data_docs")
-        failed = ", ".join(f"{rule} ({count})" for rule, count in outcome.failed.items())
-        return Check(
-            name="expectations",
-            passed=not outcome.failed,
-            blocking=True,
-            reason=f"accepted rows break {failed}" if failed else f"{outcome.expectations} expectations hold",
-            details=outcome.failed,
+        contract, data_docs = self.kind.contract, self.context.work / "data_docs"
+        outcome = validate_manifest(contract, result.manifest, result.quarantine, data_docs)
+        return (
+            contract_check(contract, result, self.contract),
+            warnings_check(contract, outcome.warnings, result.total.rows_accepted, self.contract),
+            expectations_check(outcome),
         )
 
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from alto_models import masks as mask_arithmetic
 from alto_models.masks import Rle
-from data_contracts.referring import REFERRING_COLUMNS, REFERRING_CONTRACT
+from data_contracts.referring import REFERRING_CONTRACT
 from data_contracts.schemas import REFERRING_SCHEMA
 from jobs.formats.alto_jsonl import open_alto_jsonl
 from jobs.formats.coco import open_coco_instances
@@ -15,7 +15,7 @@ from jobs.formats.reason_seg import open_reason_seg
 from jobs.formats.refcocom import open_refcocom
 from jobs.formats.refer import open_grefcoco, open_refer
 from jobs.preparation.kind import MASK_PANELS, Kind
-from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
+from jobs.preparation.measuring import MeasuredImage, MeasuredRow
 from jobs.preparation.rows import Row, geometry, image_fields, split_of, stored_rle
 
 
@@ -64,7 +64,6 @@ REFERRING = Kind(
     row="record",
     schema=REFERRING_SCHEMA,
     contract=REFERRING_CONTRACT,
-    columns=REFERRING_COLUMNS,
     formats={
         "refer": open_refer,
         "grefcoco": open_grefcoco,
@@ -75,7 +74,6 @@ REFERRING = Kind(
         "refcocom": open_refcocom,
         "multi_class": open_multi_class,
     },
-    convention=Convention(),
     rows_unique_across_images=True,
     shard_rows=_shard_rows,
     panels=(*MASK_PANELS, ("longest_expression", "longest expression (characters)")),

@@ -1,10 +1,10 @@
 """SA-1B as a kind of data set: images with masks of anything."""
 
-from data_contracts.masks import MEASURED_COLUMNS, SA1B_CONTRACT
+from data_contracts.masks import SA1B_CONTRACT
 from data_contracts.schemas import MASKS_SCHEMA
 from jobs.formats.sa1b import open_sa1b
 from jobs.preparation.kind import MASK_PANELS, Kind
-from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
+from jobs.preparation.measuring import MeasuredImage, MeasuredRow
 from jobs.preparation.rows import Row, boundary_length, geometry, image_fields, split_by_hash
 
 
@@ -33,10 +33,8 @@ SA1B = Kind(
     row="mask",
     schema=MASKS_SCHEMA,
     contract=SA1B_CONTRACT,
-    columns=MEASURED_COLUMNS,
     formats={"sa1b": open_sa1b},
     # The boxes reach from first to last pixel.
-    convention=Convention(box_shortfall=1, exact_box=True),
     rows_unique_across_images=False,
     shard_rows=_shard_rows,
     panels=(*MASK_PANELS, ("predicted_iou", "predicted IoU"), ("stability_score", "stability score")),

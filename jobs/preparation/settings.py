@@ -16,6 +16,9 @@ class ContractConfig(JobConfig):
     max_quarantined_share: float = Field(
         default=0.02, ge=0, le=1, description="of the rows read; more of them stop what follows"
     )
+    max_warned_share: float = Field(
+        default=0.2, ge=0, le=1, description="of the accepted rows that one rule may only warn of"
+    )
     max_image_pixels: int = Field(default=50_000_000, ge=1, description="larger images are quarantined")
 
 

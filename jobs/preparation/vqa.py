@@ -2,14 +2,14 @@
 
 from data_contracts.rules import Contract
 from data_contracts.schemas import VQA_SCHEMA
-from data_contracts.vqa import MME_CONTRACT, POPE_CONTRACT, VQA_COLUMNS, VQAV2_CONTRACT
+from data_contracts.vqa import MME_CONTRACT, POPE_CONTRACT, VQAV2_CONTRACT
 from jobs.formats.dataset import Open
 from jobs.formats.mme import open_mme
 from jobs.formats.pope import open_pope
 from jobs.formats.raw import visible
 from jobs.formats.vqav2 import open_vqav2
 from jobs.preparation.kind import Kind
-from jobs.preparation.measuring import Convention, MeasuredImage, MeasuredRow
+from jobs.preparation.measuring import MeasuredImage, MeasuredRow
 from jobs.preparation.rows import Row, image_fields, split_of
 
 
@@ -39,9 +39,7 @@ def _kind(name: str, reader: Open, contract: Contract) -> Kind:
         row="question",
         schema=VQA_SCHEMA,
         contract=contract,
-        columns=VQA_COLUMNS,
         formats={name: reader},
-        convention=Convention(),
         rows_unique_across_images=True,
         shard_rows=_shard_rows,
         panels=(

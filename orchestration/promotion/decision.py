@@ -145,6 +145,7 @@ def _contracts(lineage: Lineage, states: list[StageState]) -> list[Finding]:
         if state.address.stage in CONTRACT_STAGES
         and (lineage.root / output_folder(lineage.profile, state.address)).is_dir()
         for check in read_report(lineage.root, lineage.profile, state.address)["checks"]
+        if check["blocking"]
     ]
 
 

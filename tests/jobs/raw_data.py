@@ -44,8 +44,8 @@ def acquired(folder: Path, partition: str, format_name: str) -> Path:
     return path
 
 
-def jpeg(width: int = WIDTH, height: int = HEIGHT, mode: str = "RGB", **options: Any) -> bytes:
-    pixels = np.random.default_rng(width).integers(0, 255, (height, width, 3), np.uint8)
+def jpeg(width: int = WIDTH, height: int = HEIGHT, mode: str = "RGB", seed: int = 0, **options: Any) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, "JPEG", **options)
     return file.getvalue()
@@ -114,7 +114,7 @@ def write_coco(folder: Path, image_ids: list[int], annotations: list[dict[str, A
     ]
     (folder / "images").mkdir()
     for image in images:
-        (folder / "images" / image["file_name"]).write_bytes(jpeg())
+        (folder / "images" / image["file_name"]).write_bytes(jpeg(seed=image["id"]))
     categories = [{"id": 1, "name": "cup"}, {"id": 2, "name": "plate"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "instances.json").write_text(json.dumps(content))

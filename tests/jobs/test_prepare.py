@@ -17,6 +17,7 @@ from alto_models import masks as mask_arithmetic
 from alto_models.data.masks import MaskImages
 from alto_models.data.referring import ReferringImages
 from data_contracts.errors import InputError
+from data_contracts.masks import SA1B_CONTRACT
 from data_contracts.schemas import MASKS_SCHEMA, QUARANTINE_SCHEMA, REFERRING_SCHEMA
 from jobs import prepare_benchmark, prepare_referring, prepare_sa1b
 from jobs.preparation import shards
@@ -238,7 +239,10 @@ def test_too_many_broken_rows_fail_the_check(tmp_path: Path) -> None:
     assert not contract.passed
     assert "1 of 10 rows" in contract.reason
     assert "area_as_stated 1" in contract.reason
-    assert contract.details["examples"]["area_as_stated"][0].startswith("sa_1: 9")
+    (row,) = contract.details["rules"]
+    assert (row["rule"], row["rows"], row["breach"]) == ("area_as_stated", 1, "damage")
+    assert row["first_ids"].startswith("sa_1: 9")
+    assert row["why"] == SA1B_CONTRACT["area_as_stated"].why
 
 
 def test_a_data_set_without_rows_fails_the_check(tmp_path: Path) -> None:
@@ -253,7 +257,7 @@ def test_same_input_same_bytes_and_stable_split(tmp_path: Path) -> None:
     for run in ("a", "b"):
         path = acquired(tmp_path / run, "batch", "sa1b")
         for number in range(1, 41):
-            (path / f"sa_{number}.jpg").write_bytes(jpeg())
+            (path / f"sa_{number}.jpg").write_bytes(jpeg(seed=number))
             (path / f"sa_{number}.json").write_bytes(
                 sa1b_json(number, [annotation(1), annotation(2, area=3)])
             )
@@ -276,7 +280,7 @@ def test_images_are_spread_over_shards_in_order(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(shards, "IMAGES_PER_ROW_GROUP", 2)
     path = acquired(tmp_path, "batch", "sa1b")
     for number in range(1, 10):
-        (path / f"sa_{number}.jpg").write_bytes(jpeg())
+        (path / f"sa_{number}.jpg").write_bytes(jpeg(seed=number))
         (path / f"sa_{number}.json").write_bytes(sa1b_json(number, [annotation(1)]))
     output = prepare_masks(tmp_path)[1]
     files = sorted(output.glob("shard-*.parquet"))
@@ -316,7 +320,7 @@ def refer(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageReport, Path]:
 
     references = [
         gref(1, 1, [1]),
-        gref(2, 1, [1, 2], sentences=[sentence("cup and plate"), sentence(" both ")], split="val"),
+        gref(2, 1, [1, 2], sentences=[sentence("cup and plate"), sentence(" both ")]),
         gref(3, 1, [-1]),
         gref(4, 1, [1, 1]),
         gref(5, 1, [77]),
@@ -333,6 +337,7 @@ def refer(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageReport, Path]:
         gref(16, 1, [6]),
         gref(1, 2, [4]),
         gref(18, 1, [1, 77]),
+        gref(19, 1, [1], split="val"),
     ]
     (path / "grefs(unc).json").write_text(json.dumps(references))
     return prepare_records(folder)
@@ -340,7 +345,7 @@ def refer(tmp_path_factory: pytest.TempPathFactory) -> tuple[StageReport, Path]:
 
 def test_wrong_records_are_quarantined_with_their_rule(refer: tuple[StageReport, Path]) -> None:
     report, output = refer
-    assert_accounted_for(report, output, 18)
+    assert_accounted_for(report, output, 19)
     assert rules_of(output, "record") == {
         "4": "row_unique",
         "5": "annotation_exists",
@@ -356,17 +361,17 @@ def test_wrong_records_are_quarantined_with_their_rule(refer: tuple[StageReport,
         "16": "area_as_stated",
         "1": "row_unique",
         "18": "annotation_exists",
+        "19": "splits_share_no_image",
     }
     assert rules_of(output, "image") == {"9": "image_exists"}
 
 
 def test_records_merge_their_instances_and_keep_them(refer: tuple[StageReport, Path]) -> None:
     output = refer[1]
-    train, val = ReferringImages(output, "train")[0].records, ReferringImages(output, "val")[0].records
-    assert [record.record_id for record in train] == ["1", "3"]
-    assert train[1].no_target
-    assert train[1].rle is None
-    (both,) = val
+    first, both, nothing = ReferringImages(output, "train")[0].records
+    assert [record.record_id for record in (first, both, nothing)] == ["1", "2", "3"]
+    assert nothing.no_target
+    assert nothing.rle is None
     assert both.expressions == ("cup and plate", "both")
     assert [(item.instance_id, item.category) for item in both.instances] == [("1", "cup"), ("2", "plate")]
     union = np.logical_or.reduce([mask_arithmetic.decode(item.rle) for item in both.instances])

@@ -28,7 +28,7 @@ def write_archives(folder: Path) -> None:
             for number in range(10 * archive, 10 * archive + PAIRS):
                 image_id = 1 if number == 10 * (ARCHIVES - 1) else number
                 rows = [annotation(1), annotation(2, area=number)]
-                add_member(tar, f"sa_{number}.jpg", jpeg())
+                add_member(tar, f"sa_{number}.jpg", jpeg(seed=image_id))
                 add_member(tar, f"sa_{number}.json", sa1b_json(image_id, rows))
 
 
