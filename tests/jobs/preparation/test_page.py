@@ -31,7 +31,11 @@ HOSTILE = "<script>alert(1)</script> $x_$"
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
+    return prepared(tmp_path_factory.mktemp("page"))
+
+
+def prepared(folder: Path) -> Path:
+    """Output of a partition with hostile words and broken masks in it."""
     path = acquired(folder, "set", "coco_instances")
     annotations = [coco_annotation(number, number % 4) for number in range(6)]
     annotations += [coco_annotation(10, 1, 2, area=99.0), coco_annotation(11, 2, 2, segmentation=HOSTILE)]
