@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,21 @@ def test_killed_stage1_ends_like_an_uninterrupted_one(
     output, report = run_stage1(prepared, tmp_path)
     assert contents(output) == contents(stage1[0])
     assert report == stage1[1]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_reading_workers(
+    prepared: Path, stage1: tuple[Path, StageReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        kill_at(patch, "alto_models.tokenizer.stage1.Stage1", 11)
+        with pytest.raises(Killed):
+            run_stage1(prepared, tmp_path)
+    (tmp_path / "tokenizer_stage1" / "output").rmdir()
+    config = tokenizer_stage1.Config.model_validate(parameters("tokenizer_stage1"))
+    run = replace(context(tmp_path, "tokenizer_stage1", prepare_sa1b=prepared), workers=2)
+    assert tokenizer_stage1.run(config, run) == stage1[1]
+    assert contents(run.output) == contents(stage1[0])
 
 
 def test_killed_stage1_5_ends_like_an_uninterrupted_one(

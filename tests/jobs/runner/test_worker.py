@@ -31,6 +31,7 @@ def spec(tmp_path: Path) -> JobSpec:
         seed=7,
         threads=1,
         processes=1,
+        workers=3,
         inputs={},
         input_hashes={},
         work=tmp_path / "work",
@@ -53,6 +54,7 @@ def test_job_gets_typed_parameters_and_an_empty_output(spec: JobSpec, run_as_job
     def run(config: Config, context: StageContext) -> StageReport:
         assert config.rate == 0.5
         assert context.seed == 7
+        assert context.workers == 3
         assert list(context.output.iterdir()) == []
         (context.output / "result").write_text("done")
         return StageReport(figures={"iou": 0.25})
