@@ -97,7 +97,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     batches = SupervisedBatches(config, llm, images, examples, context.seed)
     val = ReferringImages(context.inputs["prepare_referring"], "val")
     refuse_signals(val, signals)
-    held_out = HeldOut.of(spread(val, config.evaluated_images), mask_tokenizer)
+    held_out = HeldOut.of(spread(val, config.evaluated_images))
     before = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
 
     progress = Progress(context, llm, mask_tokenizer, held_out, config.sample_every)

@@ -11,6 +11,7 @@ from data_contracts.errors import InputError
 from jobs.runner.layout import StageAddress, project_root
 from orchestration import benchmark, convert, register
 from orchestration.segment import segment
+from orchestration.sweep import sweep
 from orchestration.tokenize import detokenize, tokenize
 
 app = typer.Typer(
@@ -105,6 +106,7 @@ def ui(
 app.command()(tokenize)
 app.command()(detokenize)
 app.command()(segment)
+app.command()(sweep)
 
 
 app.add_typer(convert.app, name="convert")

@@ -129,14 +129,33 @@ class AltoLLM:
                 places[id(picture)] = len(distinct)
                 distinct.append(picture)
         image = self.encode_images(distinct)
-        questions = Questions(
+        image_of = [places[id(picture)] for picture in images]
+        questions = self.questions(image, prompts, max_length=max_length, image_of=image_of)
+        return [self.read(ids) for ids in self.generate(questions, sampling or Sampling())]
+
+    def questions(
+        self,
+        image: ImageTokens,
+        prompts: Sequence[str],
+        *,
+        max_length: int,
+        image_of: Sequence[int] | None = None,
+        samples: int = 1,
+        begin_masks: bool = False,
+    ) -> Questions:
+        """Prompts about encoded images. image_of: of each prompt; None: prompt and image at the same place.
+
+        begin_masks: the prompt ends in the mask start, so that a mask is the answer.
+        """
+        start = [self.vocabulary.start] if begin_masks else []
+        return Questions(
             image=image,
             prefixes=self.prefixes(image),
-            image_of=[places[id(picture)] for picture in images],
-            prompts=[self.template.question_ids(self.tokenizer, prompt) for prompt in prompts],
+            image_of=range(len(prompts)) if image_of is None else image_of,
+            prompts=[[*self.template.question_ids(self.tokenizer, prompt), *start] for prompt in prompts],
             max_lengths=[max_length] * len(prompts),
+            samples=samples,
         )
-        return [self.read(ids) for ids in self.generate(questions, sampling or Sampling())]
 
     def generate(self, questions: Questions, sampling: Sampling) -> list[list[int]]:
         """Token ids of the answers, see `generation.generate`."""

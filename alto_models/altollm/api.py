@@ -20,7 +20,7 @@ from torch import Tensor
 from alto_models import masks as mask_arithmetic
 from alto_models.altollm.answering import AltoLLM, Answer
 from alto_models.altollm.conversation import Signals, segment_prompt
-from alto_models.altollm.generation import Questions, Sampling
+from alto_models.altollm.generation import Sampling
 from alto_models.altollm.network import ImageTokens
 from alto_models.altollm.segmenting import decode_answers
 from alto_models.data.files import BoolMask
@@ -187,13 +187,7 @@ class Segmenter:
         """Greedy answers with their scores."""
         llm = self.llm
         recording = _RecordedGreedy()
-        questions = Questions(
-            image=image.by_llm,
-            prefixes=llm.prefixes(image.by_llm),
-            image_of=[0] * len(prompts),
-            prompts=[llm.template.question_ids(llm.tokenizer, prompt) for prompt in prompts],
-            max_lengths=[max_length] * len(prompts),
-        )
+        questions = llm.questions(image.by_llm, prompts, max_length=max_length, image_of=[0] * len(prompts))
         answers = llm.generate(questions, recording)
         probabilities = torch.stack(recording.probabilities, 1).tolist()
         code_tokens = set(llm.vocabulary.codes)

@@ -1,7 +1,9 @@
 """gIoU, length and refusals of a model on held-out referring records, as the training jobs report them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +16,7 @@ from alto_models.data.referring import ReferringImage, ReferringImages
 from alto_models.metrics import Overlap, overlap
 from alto_models.tokenizer.model import MaskTokenizer
 from alto_models.tokenizer.whole_image import embed_whole_image
+from alto_models.training.processes import gathered_objects, process_count, process_rank
 
 IMAGES_A_BATCH = 16
 
@@ -52,17 +55,14 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Images to evaluate on, encoded for the de-tokenizer once, with one question a record.
-
-    image_embeddings: (I, C, h, w).
-    """
+    """Images to evaluate on, with one question a record, in the order of the images."""
 
     images: Sequence[ReferringImage]
-    image_embeddings: Tensor
     questions: Sequence[Question]
+    _embedded: dict[range, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, images: Sequence[ReferringImage], tokenizer: MaskTokenizer) -> "HeldOut":
+    def of(cls, images: Sequence[ReferringImage]) -> "HeldOut":
         """The first expression of every record is asked."""
         questions = []
         for index, image in enumerate(images):
@@ -79,16 +79,26 @@ class HeldOut:
                         ignored=record.ignored,
                     )
                 )
-        embeddings = embed_whole_image(tokenizer, [image.image for image in images])
-        return cls(images=images, image_embeddings=embeddings, questions=questions)
+        return cls(images=images, questions=questions)
+
+    @property
+    def batches(self) -> list[range]:
+        """Places of images that are asked about together: the same ones, however many processes there are."""
+        starts = range(0, len(self.images), IMAGES_A_BATCH)
+        return [range(start, min(start + IMAGES_A_BATCH, len(self.images))) for start in starts]
+
+    def embedded(self, tokenizer: MaskTokenizer, batch: range) -> Tensor:
+        """(images, C, h, w) of a batch for the de-tokenizer, which encodes it the first time."""
+        if batch not in self._embedded:
+            pictures = [self.images[index].image for index in batch]
+            self._embedded[batch] = embed_whole_image(tokenizer, pictures)
+        return self._embedded[batch]
 
     def few(self, most: int) -> "HeldOut":
         """Up to `most` of the questions, evenly from all."""
         chosen = [self.questions[place] for place in evenly_spaced(len(self.questions), most)]
-        images = [question.image_index for question in chosen]
         return HeldOut(
-            images=[self.images[index] for index in images],
-            image_embeddings=self.image_embeddings[images],
+            images=[self.images[question.image_index] for question in chosen],
             questions=[replace(question, image_index=place) for place, question in enumerate(chosen)],
         )
 
@@ -121,31 +131,52 @@ def _iou(asked: Asked) -> float:
 
 
 def evaluate(llm: AltoLLM, tokenizer: MaskTokenizer, held_out: HeldOut, *, adaptive: bool) -> Evaluation:
-    """Ask every question once, greedily."""
+    """Ask every question once, greedily. Several processes share the batches; each gets all answers."""
     llm.model.eval()
-    asked: list[Asked] = []
-    for start in range(0, len(held_out.images), IMAGES_A_BATCH):
-        questions = [q for q in held_out.questions if start <= q.image_index < start + IMAGES_A_BATCH]
-        answers = llm.answer(
-            [held_out.images[q.image_index].image for q in questions],
-            [segment_prompt(q.expression, adaptive=adaptive) for q in questions],
-            max_length=tokenizer.config.max_length,
-        )
-        for index in dict.fromkeys(q.image_index for q in questions):
-            mine = [place for place, q in enumerate(questions) if q.image_index == index]
-            masks = decode_answers(
-                tokenizer,
-                held_out.image_embeddings[index : index + 1],
-                held_out.images[index].image.shape[:2],
-                [answers[place] for place in mine],
+    own = [
+        answered
+        for batch in held_out.batches[process_rank() :: process_count()]
+        for answered in _ask(llm, tokenizer, held_out, batch, adaptive=adaptive)
+    ]
+    return Evaluation(
+        asked=[
+            Asked(
+                question=held_out.questions[one.place],
+                answer=one.answer,
+                mask=mask_arithmetic.decode(one.mask).astype(bool),
+                overlap=one.overlap,
             )
-            asked += [
-                Asked(
-                    question=questions[place],
-                    answer=answers[place],
-                    mask=mask,
-                    overlap=overlap(mask, questions[place].target, questions[place].ignored),
-                )
-                for place, mask in zip(mine, masks, strict=True)
-            ]
-    return Evaluation(asked=asked)
+            for one in sorted(gathered_objects(own), key=attrgetter("place"))
+        ]
+    )
+
+
+class _Answered(NamedTuple):
+    """What a process finds out about the question at `place`."""
+
+    place: int
+    answer: Answer
+    mask: mask_arithmetic.Rle
+    overlap: Overlap
+
+
+def _ask(
+    llm: AltoLLM, tokenizer: MaskTokenizer, held_out: HeldOut, batch: range, *, adaptive: bool
+) -> Iterator[_Answered]:
+    questions = {
+        place: question for place, question in enumerate(held_out.questions) if question.image_index in batch
+    }
+    answers = llm.answer(
+        [held_out.images[question.image_index].image for question in questions.values()],
+        [segment_prompt(question.expression, adaptive=adaptive) for question in questions.values()],
+        max_length=tokenizer.config.max_length,
+    )
+    answer_of = dict(zip(questions, answers, strict=True))
+    for embedding, index in zip(held_out.embedded(tokenizer, batch).split(1), batch, strict=True):
+        mine = [place for place, question in questions.items() if question.image_index == index]
+        size = held_out.images[index].image.shape[:2]
+        masks = decode_answers(tokenizer, embedding, size, [answer_of[place] for place in mine])
+        for place, mask in zip(mine, masks, strict=True):
+            question = questions[place]
+            counted = overlap(mask, question.target, question.ignored)
+            yield _Answered(place, answer_of[place], mask_arithmetic.encode(mask), counted)

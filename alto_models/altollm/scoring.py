@@ -1,20 +1,26 @@
 """Log-probabilities of sampled answers under the distribution they were sampled from."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from alto_models.altollm.grammar import MaskGrammar
-from alto_models.altollm.network import ImageTokens
+from alto_models.altollm.network import ImageTokens, hidden_states
 from alto_models.altollm.packing import Branch, pack
-from alto_models.altollm.supervised import score_answers
 from alto_models.training.precision import to_device
+from alto_models.training.processes import max_over_processes
 
 if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
+
+
+# Numbers, in float32 and a few copies. A published vocabulary times the answers of a step would be many gigabytes.
+LOGITS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +52,7 @@ def answer_log_probs(
 ) -> AnswerLogProbs:
     """Image, prompt and answers of a group are one packed sequence: image and prompt are read once a group.
 
-    image, prefixes: one a group. Probabilities are those of constrained sampling at
+    Called by all processes alike. image, prefixes: one a group. Probabilities are those of constrained sampling at
     `temperature` (before top-k), so a token that was the only one allowed has log-probability 0.
     """
     batch = pack(
@@ -67,8 +73,25 @@ def answer_log_probs(
     )
     states = grammar.states(padded, torch.full((len(answers),), max_length)).flatten()[places]
     states, places, counted = (to_device(each, model.device) for each in (states, places, counted))
-    scores = score_answers(model, image, batch)
-    logits = grammar.restrict(scores.logits.float() / temperature, states)
-    chosen = logits.log_softmax(-1).gather(1, scores.labels[:, None])[:, 0]
+    batch = batch.to(model.device)
+    hidden = hidden_states(model, image, batch).flatten(0, 1).index_select(0, batch.learned - 1)
+    labels = batch.labels.flatten().index_select(0, batch.learned)
+
+    def score(hidden: Tensor, labels: Tensor, states: Tensor) -> Tensor:
+        logits = grammar.restrict(model.lm_head(hidden).float() / temperature, states)
+        return logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
+
+    # Shared-out weights are put together at each call of the head, so all processes have to make equally many.
+    parts = max_over_processes(math.ceil(len(labels) * len(grammar.allowed[0]) / LOGITS_AT_ONCE))
+    chosen = _in_parts(score, parts, hidden, labels, states)
     log_probs = chosen.new_zeros(counted.numel()).index_copy(0, places, chosen).view_as(counted)
     return AnswerLogProbs(log_probs=log_probs, counted=counted)
+
+
+def _in_parts(score: Callable[..., Tensor], count: int, *inputs: Tensor) -> Tensor:
+    """`score` of one part of the inputs' rows after the other. Of several, nothing in between is kept for the way
+    back: it is computed again."""
+    if count == 1:
+        return score(*inputs)
+    parts = zip(*(each.tensor_split(count) for each in inputs), strict=True)
+    return torch.cat([checkpoint(score, *part, use_reentrant=False) for part in parts])

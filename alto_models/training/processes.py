@@ -5,8 +5,8 @@ are averaged explicitly instead of by DistributedDataParallel, because the stage
 model in a step, and which parameters take part changes from phase to phase.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,7 +15,14 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from data_contracts.errors import InputError
 
+T = TypeVar("T")
+
 BUCKET_BYTES = 64 * 2**20  # of gradients averaged in one exchange
+
+
+def communication_backend() -> str:
+    """Of torch.distributed: how tensors on the processor and on GPUs travel between processes."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
 def process_count() -> int:
@@ -63,6 +70,15 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return total / process_count()
 
 
+def max_over_processes(value: int) -> int:
+    """Of every process's `value`, without waiting for a device."""
+    if process_count() == 1:
+        return value
+    largest = torch.tensor(value)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
 class _Sum(torch.autograd.Function):
     """Sum over processes. Each process's result counts in every loss, so gradients are summed likewise."""
 
@@ -94,6 +110,15 @@ def gathered(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(process_count())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+def gathered_objects(values: Sequence[T]) -> list[T]:
+    """All processes' values, in rank order."""
+    if process_count() == 1:
+        return list(values)
+    parts: list[Any] = [None] * process_count()
+    dist.all_gather_object(parts, list(values))
+    return [value for part in parts for value in part]
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -25,7 +25,7 @@ from alto_models.checkpoint import replace_atomically
 from alto_models.training.engine import Figures, StepResult
 from alto_models.training.muon import Muon
 from alto_models.training.precision import Precision, autocast
-from alto_models.training.processes import process_count, process_rank
+from alto_models.training.processes import communication_backend, process_count, process_rank
 from alto_models.training.resume import random_state, set_random_state
 from data_contracts.errors import InputError
 
@@ -259,10 +259,9 @@ def _initialize(model: nn.Module, optimizer: Optimizer, config: dict[str, Any]) 
         # Compiling it takes minutes, and a kill meanwhile leaves a lock that later runs wait for without end.
         compatible["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on a launcher's variable
         store = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+        dist.init_process_group(communication_backend(), store=store, rank=0, world_size=1)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     return engine
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from alto_models.altollm.answering import AltoLLM, Answer, Picture
-from alto_models.altollm.generation import Questions, Sampling, generate
+from alto_models.altollm.generation import Sampling, generate
 
 
 class UntrainedAltoLLM:
@@ -29,13 +29,12 @@ class UntrainedAltoLLM:
         distinct = {id(image): image for image in images}
         places = {name: place for place, name in enumerate(distinct)}
         start = llm.vocabulary.start
-        image = llm.encode_images(list(distinct.values()))
-        questions = Questions(
-            image=image,
-            prefixes=llm.prefixes(image),
+        questions = llm.questions(
+            llm.encode_images(list(distinct.values())),
+            prompts,
+            max_length=max_length,
             image_of=[places[id(image)] for image in images],
-            prompts=[[*llm.template.question_ids(llm.tokenizer, prompt), start] for prompt in prompts],
-            max_lengths=[max_length] * len(prompts),
+            begin_masks=True,
         )
         generated = generate(
             llm.model,

@@ -141,39 +141,31 @@ class RolloutMaker:
     def _sample_answers(
         self, samples: Sequence[Sample], image: ImageTokens, randomness: Sequence[np.random.Generator]
     ) -> list[Group]:
-        config, llm = self.config, self.llm
-        prefixes = llm.prefixes(image)
-        prompts = [self._prompt(*each) for each in zip(samples, prefixes, strict=True)]
-        answers = llm.generate(
-            Questions(
-                image=image,
-                prefixes=prefixes,
-                image_of=range(len(samples)),
-                prompts=prompts,
-                max_lengths=[self.mask_tokenizer.config.max_length] * len(samples),
-                samples=config.group_size,
-            ),
-            Sampling(temperature=config.temperature, top_k=config.top_k, randomness=randomness),
+        config = self.config
+        questions = self.llm.questions(
+            image,
+            [segment_prompt(sample.expression, adaptive=sample.adaptive) for sample in samples],
+            max_length=self.mask_tokenizer.config.max_length,
+            samples=config.group_size,
         )
+        self._require_room(samples, questions)
+        sampling = Sampling(temperature=config.temperature, top_k=config.top_k, randomness=randomness)
+        answers = self.llm.generate(questions, sampling)
         size = config.group_size
         return [
             Group(prompt=prompt, answers=answers[place * size : (place + 1) * size])
-            for place, prompt in enumerate(prompts)
+            for place, prompt in enumerate(questions.prompts)
         ]
 
-    def _prompt(self, sample: Sample, prefix: Sequence[int]) -> list[int]:
-        llm = self.llm
-        prompt = llm.template.question_ids(
-            llm.tokenizer, segment_prompt(sample.expression, adaptive=sample.adaptive)
-        )
-        asked, limit = len(prefix) + len(prompt), llm.model.config.text_config.max_position_embeddings
+    def _require_room(self, samples: Sequence[Sample], questions: Questions) -> None:
+        limit = self.llm.model.config.text_config.max_position_embeddings
         room = limit - MAX_TEXT_TOKENS - self.mask_tokenizer.config.max_length
-        if asked > room:
-            raise InputError(
-                f"{sample.name}: the prompt has {asked} tokens with its image, and with room for an answer the model "
-                f"reads at most {room}: shorten the expression"
-            )
-        return prompt
+        for sample, prefix, prompt in zip(samples, questions.prefixes, questions.prompts, strict=True):
+            if (asked := len(prefix) + len(prompt)) > room:
+                raise InputError(
+                    f"{sample.name}: the prompt has {asked} tokens with its image, and with room for an answer the "
+                    f"model reads at most {room}: shorten the expression"
+                )
 
     def _rewards(self, sample: Sample, answers: Sequence[Answer]) -> list[Reward]:
         picture = sample.image.image

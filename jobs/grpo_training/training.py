@@ -41,7 +41,7 @@ def run_grpo(config: GrpoConfig, context: StageContext) -> GrpoRun:
     mask_tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"]).to(device)
     llm = AltoLLM.load(context.inputs["altollm_sft"]).to(device)
     val = ReferringImages(context.inputs["prepare_referring"], "val")
-    held_out = HeldOut.of(spread(val, config.evaluated_images), mask_tokenizer)
+    held_out = HeldOut.of(spread(val, config.evaluated_images))
     before = evaluate(llm, mask_tokenizer, held_out, adaptive=True).figures("before")
 
     Optimisation(config, context, llm, mask_tokenizer).run()

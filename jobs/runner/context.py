@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from jobs.runner.metric_log import MetricLog
+from jobs.runner.processes import launched_rank
 
 
 class JobConfig(BaseModel):
@@ -63,9 +64,18 @@ class StageContext:
     workers: int = 0
 
     def progress(self, total: int, description: str, unit: str, initial: int = 0) -> tqdm:
-        """Progress bar with rate and time left; use as a context manager and call `.update(n)`."""
+        """Progress bar with rate and time left; use as a context manager and call `.update(n)`.
+
+        Of several processes the first one shows it.
+        """
         return tqdm(
-            total=total, initial=initial, desc=description, unit=unit, mininterval=0.5, dynamic_ncols=True
+            total=total,
+            initial=initial,
+            desc=description,
+            unit=unit,
+            mininterval=0.5,
+            dynamic_ncols=True,
+            disable=launched_rank() > 0,
         )
 
     def log_metrics(self, step: int, **values: float) -> None:

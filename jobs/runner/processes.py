@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jobs.runner.job_spec import JobSpec
+if TYPE_CHECKING:
+    from jobs.runner.job_spec import JobSpec
 
 
 def launched_processes() -> int:
@@ -40,6 +42,8 @@ def joined_processes() -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
+    from alto_models.training.processes import communication_backend
+
     if dist.is_initialized():
         yield
         dist.barrier()
@@ -47,7 +51,7 @@ def joined_processes() -> Iterator[None]:
     end_with_launcher()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group(communication_backend())
     try:
         yield
         dist.barrier()
@@ -76,7 +80,7 @@ def _broadcast(text: str | None) -> str | None:
 
 
 @contextmanager
-def scratch_folder(spec: JobSpec) -> Iterator[Path]:
+def scratch_folder(spec: "JobSpec") -> Iterator[Path]:
     """Where a process other than the first writes what only the first one keeps; with the curves so far."""
     folder = spec.work / f"process_{launched_rank()}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -90,7 +94,7 @@ def scratch_folder(spec: JobSpec) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def launch_command(spec: JobSpec) -> list[str]:
+def launch_command(spec: "JobSpec") -> list[str]:
     """How to start the processes of a job on this machine."""
     worker = ["-m", "jobs.runner.worker", str(spec.path)]
     if spec.processes == 1:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from alto_models.altollm import answering, generation
+from alto_models.altollm import answering, generation, scoring
 from alto_models.altollm.answering import Answer
 from alto_models.altollm.rewards import Reward
 from alto_models.tokenizer.model import MaskTokenizer
@@ -60,7 +60,7 @@ def run(
 ) -> None:
     """Train in one of `processes`; the first leaves curve, weights and last answers in `folder`.
 
-    share_all: ZeRO 3 shares out small weights, too.
+    share_all: ZeRO 3 shares out small weights, too, and logits are computed a few rows at a time.
     """
     torch.set_num_threads(1)
     own = folder / str(rank)
@@ -75,6 +75,7 @@ def run(
         reward_every_answer(patch)
         if share_all:
             patch.setattr(altollm_training, "DEEPSPEED_FOLDER", settings_that_share_all(own))
+            patch.setattr(scoring, "LOGITS_AT_ONCE", 500)
         work = folder / "0" / "altollm_grpo" / "work"
         training = optimisation(records, own, work, **changes)
         training.run()

@@ -4,8 +4,10 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +22,7 @@ from jobs.runner.context import StageReport
 from jobs.runner.metric_log import MetricLog
 from tests.alto_models.tokenizer.tiny import TINY
 from tests.jobs.tokenized_records import write_tokenized_records
-from tests.jobs.tokenizer_example import context, parameters
+from tests.jobs.tokenizer_example import SIDE, context, parameters
 
 
 class Killed(Exception):
@@ -64,20 +66,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, *modules: Any) -> None:
-    """Let the `step`-th scoring of a batch raise instead."""
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, module: ModuleType, function: str) -> None:
+    """Let the `step`-th call of the module's function, once a scored batch, raise instead."""
     calls = 0
-    score_answers = supervised.score_answers
+    score = getattr(module, function)
 
-    def counted(*arguments: Any) -> supervised.AnswerScores:
+    def counted(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == step:
             raise Killed
-        return score_answers(*arguments)
+        return score(*arguments)
 
-    for module in modules:
-        monkeypatch.setattr(module, "score_answers", counted)
+    monkeypatch.setattr(module, function, counted)
 
 
 def test_sft_leaves_a_checkpoint_that_answers(sft: tuple[Path, StageReport]) -> None:
@@ -113,6 +114,16 @@ def test_sft_learns_from_masks_and_leaves_frozen_parts(
     assert all(".language_model." in name or name == "lm_head.weight" for name in moved)
 
 
+def test_both_stages_see_an_image_in_several_tiles(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    inputs = write_tokenized_records(tmp_path, width=2 * SIDE) | {"base_weights": tmp_path / "base"}
+    output, _ = run_sft(inputs, tmp_path / "tiled", max_tiles=2)
+    tuned, _ = run_grpo(inputs | {"altollm_sft": output}, tmp_path / "tiled", kl_weight=0.1)
+    llm = AltoLLM.load(tuned)
+    (embedded,) = llm.encode_images([np.zeros((SIDE, 2 * SIDE, 3), np.uint8)])
+    assert len(embedded) == 3 * llm.model.config.image_seq_length  # two tiles, and the whole image
+
+
 @pytest.mark.parametrize("step", [4, 8])
 def test_a_killed_sft_ends_like_an_uninterrupted_one(
     inputs: dict[str, Path],
@@ -122,7 +133,7 @@ def test_a_killed_sft_ends_like_an_uninterrupted_one(
     step: int,
 ) -> None:
     with monkeypatch.context() as patch:
-        kill_at(patch, step, supervised)
+        kill_at(patch, step, supervised, "score_answers")
         with pytest.raises(Killed):
             run_sft(inputs, tmp_path)
     (tmp_path / "altollm_sft" / "output").rmdir()
@@ -142,7 +153,7 @@ def test_a_killed_grpo_ends_like_an_uninterrupted_one(
     given = inputs | {"altollm_sft": sft[0]}
     whole, report = run_grpo(given, tmp_path / "whole", kl_weight=0.1)
     with monkeypatch.context() as patch:
-        kill_at(patch, 5, scoring)  # the policy and the reference are scored in each step
+        kill_at(patch, 5, scoring, "hidden_states")  # the policy and the reference are scored in each step
         with pytest.raises(Killed):
             run_grpo(given, tmp_path / "killed", kl_weight=0.1)
     (tmp_path / "killed" / "altollm_grpo" / "output").rmdir()

@@ -48,11 +48,15 @@ def write_prepared_masks(folder: Path, train: int = 6, held_out: int = 3) -> Pat
     return write(folder, "batch", rows, MASKS_SCHEMA)
 
 
-def write_prepared_records(folder: Path, dataset: str, images: int = 3) -> Path:
-    """The output folder of `prepare_referring`: a record for one disc, one for both, and one without a target."""
+def write_prepared_records(folder: Path, dataset: str, images: int = 3, width: int = SIDE) -> Path:
+    """The output folder of `prepare_referring`: a record for one disc, one for both, and one without a target.
+
+    width: of the images, empty beside the discs.
+    """
     rows = []
     for number in range(images):
-        masks = [disc(14 + number, 15, 9), disc(30, 34 - number, 7)]
+        discs = [disc(14 + number, 15, 9), disc(30, 34 - number, 7)]
+        masks = [np.pad(each, ((0, 0), (0, width - SIDE))) for each in discs]
         records = [record("one", masks[:1]), record("both", masks), record("none", [])]
         rows.append(image_row(number, "train", masks) | {"source": dataset, "records": records})
     rows.append(image_row(images, "val", masks) | {"source": dataset, "records": [record("val", masks)]})
@@ -81,7 +85,8 @@ def disc(x: float, y: float, radius: float) -> np.ndarray:
 
 
 def image_row(number: int, split: str, masks: list[np.ndarray]) -> dict[str, Any]:
-    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    height, width = masks[0].shape
+    picture = np.zeros((height, width, 3), np.uint8)
     for channel, mask in enumerate(masks):
         picture[mask, channel] = 220
     file = io.BytesIO()
@@ -90,8 +95,8 @@ def image_row(number: int, split: str, masks: list[np.ndarray]) -> dict[str, Any
         "image_id": f"image-{number}",
         "source": "discs",
         "split": split,
-        "width": SIDE,
-        "height": SIDE,
+        "width": width,
+        "height": height,
         "original_width": SIDE,
         "original_height": SIDE,
         "image_sha256": "",

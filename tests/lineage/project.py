@@ -79,6 +79,20 @@ def plan(root: Path) -> dict[str, str]:
     }
 
 
+def copy_without(root: Path, target: Path, stage: str) -> Path:
+    """A copy of a project that `stage` (without partitions) is still to be run in; what it reads is recorded."""
+    shutil.copytree(root, target, symlinks=True)
+    lock = yaml.safe_load((target / "dvc.lock").read_text())
+    if stage in lock["stages"]:
+        shutil.rmtree(target / lock["stages"].pop(stage)["outs"][0]["path"])
+    (target / "dvc.lock").write_text(yaml.safe_dump(lock))
+    shutil.rmtree(
+        target / ".dvc/cache/runs", ignore_errors=True
+    )  # or the run cache restores what is to be run
+    shutil.rmtree(target / ".work", ignore_errors=True)
+    return target
+
+
 def set_parameter(root: Path, section: str, name: str, value: object) -> None:
     path = root / "params.yaml"
     parameters = yaml.safe_load(path.read_text())

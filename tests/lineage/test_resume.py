@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.lineage.project import copy_repository, data_versions, environment, plan, run, set_parameter
+from tests.lineage.project import (
+    copy_repository,
+    copy_without,
+    data_versions,
+    environment,
+    plan,
+    run,
+    set_parameter,
+)
 
 pytestmark = [pytest.mark.lineage, pytest.mark.slow]
 
@@ -23,22 +31,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     set_parameter(root, "tokenizer_stage1", "save_every", SAVE_EVERY)
     run(root, "-m", "dvc", "repro", "tokenizer_stage1")
     return root
-
-
-def copy_of_inputs(uninterrupted: Path, target: Path) -> Path:
-    """A project with the same data recorded, and stage 1 still to be trained."""
-    import shutil
-
-    shutil.copytree(uninterrupted, target, symlinks=True)
-    shutil.rmtree(target / "models/smoke/tokenizer_stage1")
-    shutil.rmtree(target / ".dvc/cache/runs")  # or the run cache restores what is to be trained
-    shutil.rmtree(target / ".work", ignore_errors=True)
-    import yaml
-
-    lock = yaml.safe_load((target / "dvc.lock").read_text())
-    del lock["stages"]["tokenizer_stage1"]
-    (target / "dvc.lock").write_text(yaml.safe_dump(lock))
-    return target
 
 
 DOORS = {
@@ -61,7 +53,7 @@ def training_process(parent: int, door: str) -> int | None:
 
 @pytest.mark.parametrize("door", sorted(DOORS))
 def test_killed_training_resumes_to_the_same_weights(uninterrupted: Path, tmp_path: Path, door: str) -> None:
-    root = copy_of_inputs(uninterrupted, tmp_path / door)
+    root = copy_without(uninterrupted, tmp_path / door, "tokenizer_stage1")
     process = subprocess.Popen(
         [sys.executable, *DOORS[door]],
         cwd=root,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from alto_models.altollm import scoring
 from alto_models.altollm.conversation import segment_prompt
 from alto_models.altollm.generation import Questions, Sampling
 from alto_models.altollm.processor import normalise, square_thumbnail
@@ -112,7 +113,11 @@ def test_padding_and_batch_order_change_no_score() -> None:
         torch.testing.assert_close(mine, alone, atol=1e-5, rtol=0)
 
 
-def test_gradients_of_a_packed_group_equal_those_of_answers_scored_alone() -> None:
+@pytest.mark.parametrize("logits_at_once", [scoring.LOGITS_AT_ONCE, 500])
+def test_gradients_of_a_packed_group_equal_those_of_answers_scored_alone(
+    monkeypatch: pytest.MonkeyPatch, logits_at_once: int
+) -> None:
+    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", logits_at_once)
     answers, _ = sampled(begin_masks=True)
     weights = torch.linspace(-1, 1, len(answers))
     parameter = LLM.model.model.language_model.layers[0].mlp.up_proj.weight
