@@ -14,7 +14,7 @@ from jobs.runner.lineage import read_lineage
 from orchestration.atomic_files import require_new
 
 if TYPE_CHECKING:
-    from jobs.report.plots import Plot
+    from jobs.pages.figures import Plot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def draw(points: Sequence[SweepPoint]) -> "Plot":
     """The curve from the smallest weight to the largest, and the fine-tuned model that all runs began with."""
     from matplotlib.figure import Figure
 
-    from jobs.report.plots import BLUE, GREY, plot
+    from jobs.pages.figures import BLUE, GREY, plot
 
     @plot(5.4, 3.6)
     def giou_by_mean_length(figure: Figure) -> str:
