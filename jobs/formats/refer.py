@@ -82,7 +82,7 @@ def _open(
     def images() -> Iterator[RawImage]:
         for image_id, numbered in refs_of_image.items():
             rows = tuple(_read(ref, number, index, read_row) for number, ref in numbered)
-            if image_id:
+            if image_id or rows[0].problem is None:
                 yield index.image(image_id, path.name, rows)
             else:
                 yield unnamed_image(image_id, path.name, rows)

@@ -19,8 +19,11 @@ from jobs import acquire_benchmark, acquire_referring, prepare_benchmark, prepar
 from jobs.runner.context import StageContext, StageReport
 from jobs.runner.metric_log import MetricLog
 from tests.jobs.published_data import (
+    POLYGON,
     classes,
     mask_png,
+    polygon_mask,
+    psalm_annotations,
     psalm_entry,
     segment,
     shape,
@@ -30,7 +33,16 @@ from tests.jobs.published_data import (
     write_reason,
     write_refcocom,
 )
-from tests.jobs.raw_data import box_mask, coco_annotation, jpeg, reference, sentence, write_coco
+from tests.jobs.raw_data import (
+    HEIGHT,
+    WIDTH,
+    box_mask,
+    coco_annotation,
+    jpeg,
+    reference,
+    sentence,
+    write_coco,
+)
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="real sample data (../shared/data) is not here")
@@ -58,19 +70,25 @@ def context(folder: Path, stage: str, inputs: dict[str, Path]) -> StageContext:
 
 
 def through(
-    folder: Path, source: Path, format_name: str, purpose: str = "benchmark", **chosen: Any
+    folder: Path,
+    source: Path,
+    format_name: str,
+    purpose: str = "benchmark",
+    quarantined: int = 0,
+    **chosen: Any,
 ) -> tuple[StageReport, Path]:
-    """Acquire the source folder and prepare it; nothing may be quarantined."""
+    """Acquire the source folder and prepare it; so many rows may be quarantined."""
     acquire, prepare, section = PURPOSES[purpose]
     acquired = context(folder, f"acquire_{purpose}", {})
     settings = {"format": format_name, "source": "folder", "folder": str(source)}
     acquire.run(acquire.Config.model_validate({section: {"set": settings}}), acquired)
-    inputs = {acquired.stage: acquired.output.parent, "prepare_benchmark": folder / "no_benchmarks"}
+    inputs = {acquired.stage: acquired.output.parent, "prepare_benchmark": folder / "prepare_benchmark"}
     prepared = context(folder, f"prepare_{purpose}", inputs)
     parameters = {section: {"set": chosen}, "contract": {"max_quarantined_share": 0.0}}
     report = prepare.run(prepare.Config.model_validate(parameters), prepared)
-    assert report.figures["rows_quarantined"] == 0
-    assert report.figures["rows_accepted"] == report.figures["rows_read"]
+    figures: dict[str, Any] = dict(report.figures)
+    assert figures["rows_quarantined"] == quarantined
+    assert figures["rows_accepted"] + quarantined == figures["rows_read"]
     return report, prepared.output
 
 
@@ -245,6 +263,52 @@ def test_every_format_goes_through_both_ways(tmp_path: Path, format_name: str, p
     assert report.figures["rows_read"] == 1
     (record,) = records_of(output).values()
     assert_equal(record, box_mask(3, 4, 10, 6))
+
+
+@pytest.mark.parametrize("format_name", ["refer", "grefcoco", "psalm"])
+def test_instances_of_every_kind_are_merged_and_kept(tmp_path: Path, format_name: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    annotations = psalm_annotations(3)
+    ids = [row["id"] for row in annotations]
+    if format_name == "psalm":
+        write_psalm(source, "grefcoco", "val", [psalm_entry(0, 3, annotations)])
+    else:
+        write_coco(source, [3], annotations)
+        if format_name == "grefcoco":
+            (source / "grefs(unc).json").write_text(json.dumps([reference(0, 3, ids, no_target=False)]))
+        else:
+            references = [reference(number, 3, number) for number in ids]
+            (source / "refs(unc).p").write_bytes(pickle.dumps(references, protocol=1))
+    _, output = through(tmp_path, source, format_name)
+    records = list(records_of(output).values())
+    truths = {
+        str(ids[0]): coco.decode(annotations[0]["segmentation"]),
+        str(ids[1]): polygon_mask(POLYGON),
+        str(ids[2]): coco.decode(coco.frPyObjects(annotations[2]["segmentation"], HEIGHT, WIDTH)),
+    }
+    kept = {item.instance_id: item.rle for record in records for item in record.instances}
+    assert list(kept) == list(truths)
+    for name, rle in kept.items():
+        np.testing.assert_array_equal(mask_arithmetic.decode(rle), truths[name])
+    for record in records:
+        own = [truths[item.instance_id] for item in record.instances]
+        assert_equal(record, np.logical_or.reduce(own))
+    assert [len(record.instances) for record in records] == ([1, 1, 1] if format_name == "refer" else [3])
+
+
+def test_an_image_of_a_benchmark_in_another_format_is_kept_out_of_training(tmp_path: Path) -> None:
+    """COCO's ids tell, though the bytes differ."""
+    source = small_source(tmp_path / "refcocom", "refcocom")
+    through(tmp_path, source, "refcocom")
+    training = tmp_path / "training"
+    training.mkdir()
+    entries = [psalm_entry(number, image, []) for number, image in enumerate((7, 8))]
+    write_psalm(training, "grefcoco", "train", entries)
+    (training / "images" / entries[0]["image"]).write_bytes(jpeg(quality=40))
+    report, output = through(tmp_path, training, "psalm", "referring", quarantined=1)
+    assert list(records_of(output)) == ["train-1"]
+    assert report.figures["quarantined_not_in_benchmark"] == 1
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
