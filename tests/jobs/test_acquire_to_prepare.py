@@ -305,7 +305,8 @@ def test_an_image_of_a_benchmark_in_another_format_is_kept_out_of_training(tmp_p
     training.mkdir()
     entries = [psalm_entry(number, image, []) for number, image in enumerate((7, 8))]
     write_psalm(training, "grefcoco", "train", entries)
-    (training / "images" / entries[0]["image"]).write_bytes(jpeg(quality=40))
+    for entry, quality in zip(entries, (40, 50), strict=True):
+        (training / "images" / entry["image"]).write_bytes(jpeg(quality=quality))
     report, output = through(tmp_path, training, "psalm", "referring", quarantined=1)
     assert list(records_of(output)) == ["train-1"]
     assert report.figures["quarantined_not_in_benchmark"] == 1
