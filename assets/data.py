@@ -1,5 +1,6 @@
 """Data assets: acquired in their publishers' formats, then prepared and held against their contracts."""
 
+from assets.drift import DRIFT
 from assets.stage_asset import StageAsset, StageCheck
 
 CONTRACT = (
@@ -17,6 +18,11 @@ CONTRACT = (
         description="The accepted rows meet the Great Expectations suite of the same contract (see the Data Docs).",
         blocking=True,
     ),
+)
+
+LIKE_THE_CHAMPIONS = StageCheck(
+    name=DRIFT,
+    description="Statistics are within limits of those of the version that the champion was trained on.",
 )
 
 ASSETS = (
@@ -37,7 +43,7 @@ ASSETS = (
         group="sa1b",
         description="SA-1B masks as sharded Parquet, every row accepted by the contract or quarantined with a reason.",
         kinds=frozenset({"parquet", "arrow"}),
-        checks=CONTRACT,
+        checks=(*CONTRACT, LIKE_THE_CHAMPIONS),
     ),
     StageAsset(
         stage="acquire_referring",
@@ -50,7 +56,7 @@ ASSETS = (
         group="referring",
         description="Referring records as Parquet: image, expressions, target instances and their union.",
         kinds=frozenset({"parquet", "arrow"}),
-        checks=CONTRACT,
+        checks=(*CONTRACT, LIKE_THE_CHAMPIONS),
     ),
     StageAsset(
         stage="acquire_benchmark",

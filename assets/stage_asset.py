@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import dagster as dg
 
+from assets.drift import with_drift
 from data_contracts.errors import InputError
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.layout import StageAddress, output_folder
@@ -92,6 +93,7 @@ def build_asset(
         except (InputError, InputsMoved) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         report = read_report_file(lineage.root / output_folder(lineage.profile, address))
+        report = with_drift(lineage, address, report)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(recorded.data_version),
             tags={LEDGER_TAG: recorded.entry_hash},

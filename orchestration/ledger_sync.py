@@ -21,6 +21,7 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 
+from assets.drift import with_drift
 from assets.shipping import REGISTRATION_CODE_VERSION, registration_metadata, registration_version
 from assets.stage_asset import LEDGER_TAG, check_results, read_report_file, result_metadata
 from jobs.runner.layout import StageAddress, output_folder
@@ -132,6 +133,7 @@ def report(
     content = read_report_file(folder) if (folder / "report.json").exists() else None
     metadata: dict[str, Any] = {"how": "recorded by dvc repro"}
     if content is not None:
+        content = with_drift(lineage, address, content)
         metadata |= result_metadata(lineage, address, None, content)
     instance.report_runless_asset_event(
         dg.AssetMaterialization(

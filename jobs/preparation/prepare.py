@@ -18,6 +18,7 @@ from jobs.preparation.part import PartFolders, PartSummary, PartWriter
 from jobs.preparation.rows import split_of
 from jobs.preparation.seen import DIGEST_CHARACTERS, Place, Seen
 from jobs.preparation.settings import PUBLISHED_FILES, ContractConfig, ImagesConfig
+from jobs.preparation.statistics import write_statistics
 from jobs.preparation.storing import with_stored_form
 from jobs.runner.context import Check, StageContext, StageReport
 
@@ -124,6 +125,7 @@ class _Preparation:
         """Put the parts together in the output, and say what they hold."""
         folders = [self.parts.path(number) for number in range(len(self.summaries))]
         result = assemble(self.kind, folders, self.summaries, self.context.output)
+        write_statistics(result.manifest)
         checks = self._checks(result)
         write_page(self.kind, result, self.context.stage, self.source, checks[0])
         figures: dict[str, Any] = {

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from assets.drift import CHAMPION_DATA_FILE
 from data_contracts.errors import InputError, first_line
 from jobs.benchmarking.results import SAMPLES_FILE
 from jobs.runner.registry import CHAMPION, REGISTERED_MODELS
@@ -26,6 +28,7 @@ TOKENIZER = REGISTERED_MODELS["tokenizer_stage1_5"]
 CHAMPION_FILE = Path("infra/champion.json")
 PREVIOUS = "previous_champion"
 NO_VERSION = "none"
+DATA_ARTIFACT = "data/champion_data.json"
 
 
 class Registry:
@@ -56,10 +59,11 @@ class Registry:
             f"{ALTOLLM} version {altollm.version}: its mask tokenizer is not registered; run `alto sync`"
         )
 
-    def crown(self, number: str, samples: dict[str, Path]) -> None:
+    def crown(self, number: str, samples: dict[str, Path], data: str) -> None:
         """Make version `number` of `altollm` champion.
 
         samples: benchmark -> its results, kept with the version to compare with later.
+        data: what it was trained on (assets/drift.py), kept with the version, too.
         """
         champion = self.version(ALTOLLM, CHAMPION)
         with _answering():
@@ -68,6 +72,7 @@ class Registry:
         with _answering():
             for benchmark, path in samples.items():
                 self.client.log_artifact(version.run_id, str(path), f"benchmarks/{benchmark}")
+            self.client.log_text(version.run_id, data, DATA_ARTIFACT)
             previous = NO_VERSION if champion is None else str(champion.version)
             self.client.set_model_version_tag(ALTOLLM, number, PREVIOUS, previous)
             self.client.set_registered_model_alias(ALTOLLM, CHAMPION, number)
@@ -85,7 +90,7 @@ class Registry:
         return self.version(ALTOLLM, CHAMPION)
 
     def settle(self) -> None:
-        """Bring the tokenizer's alias and the tracked file in line with the champion; nothing where they are."""
+        """Bring the tokenizer's alias and the tracked files in line with the champion; nothing where they are."""
         champion = self.version(ALTOLLM, CHAMPION)
         if champion is None:
             return
@@ -98,26 +103,38 @@ class Registry:
             version.name: {"version": str(version.version), "data_version": version.tags["data_version"]}
             for version in (tokenizer, champion)
         }
-        text = json.dumps(content, indent=1) + "\n"
-        path = self.root / CHAMPION_FILE
-        if not path.exists() or path.read_text() != text:
-            write_atomically(path, text)
+        _keep(self.root / CHAMPION_FILE, json.dumps(content, indent=1) + "\n")
+        _keep(self.root / CHAMPION_DATA_FILE, self._data_of(champion))
+
+    def _data_of(self, version: Any) -> str | None:
+        """What a champion was trained on; None for one from before this was kept."""
+        path = self._artifact(version, DATA_ARTIFACT)
+        return None if path is None else path.decode()
 
     def samples(self, version: Any, benchmark: str) -> pd.DataFrame | None:
         """Results kept with a champion; None where it was not measured on this benchmark."""
+        content = self._artifact(version, f"benchmarks/{benchmark}/{SAMPLES_FILE}")
+        return None if content is None else pq.read_table(pa.BufferReader(content)).to_pandas()
+
+    def _artifact(self, version: Any, name: str) -> bytes | None:
+        """A file kept with a version; None where there is none."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
         with tempfile.TemporaryDirectory() as folder:
             try:
-                path = download_artifacts(
-                    run_id=version.run_id,
-                    artifact_path=f"benchmarks/{benchmark}/{SAMPLES_FILE}",
-                    dst_path=folder,
-                )
+                path = download_artifacts(run_id=version.run_id, artifact_path=name, dst_path=folder)
             except (MlflowException, OSError):
                 return None
-            return pq.read_table(path).to_pandas()
+            return Path(path).read_bytes()
+
+
+def _keep(path: Path, text: str | None) -> None:
+    """Write a file unless it is so already; None: there is to be none."""
+    if text is None:
+        path.unlink(missing_ok=True)
+    elif not path.exists() or path.read_text() != text:
+        write_atomically(path, text)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from assets.drift import champion_data
 from data_contracts.errors import InputError
 from jobs.benchmarking.results import (
     METRICS_FILE,
@@ -67,7 +68,7 @@ def promote(root: Path) -> Decision:
         decision = _decide(lineage, registry)
         if decision.better:
             samples = {name: _folder(lineage, name) / SAMPLES_FILE for name in _benchmarks(lineage)}
-            registry.crown(decision.challenger, samples)
+            registry.crown(decision.challenger, samples, _trained_on(lineage))
         return decision
 
 
@@ -155,6 +156,16 @@ def _benchmarks(lineage: Lineage) -> list[str]:
 
 def _folder(lineage: Lineage, benchmark: str) -> Path:
     return lineage.root / output_folder(lineage.profile, StageAddress("benchmark", benchmark))
+
+
+def _trained_on(lineage: Lineage) -> str:
+    """Versions and statistics of the training data, which is what a challenger that is up to date has read."""
+    versions = {
+        state.address: state.recorded.data_version
+        for state in lineage_state(lineage.root)
+        if state.recorded is not None
+    }
+    return champion_data(lineage, versions)
 
 
 def _whole(metrics: BenchmarkMetrics) -> Finding:

@@ -3,12 +3,14 @@
 import json
 import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from assets.drift import CHAMPION_DATA_FILE
 from data_contracts.errors import InputError
 from jobs.benchmark import CHALLENGER as CHALLENGER_SYSTEM
 from jobs.benchmarking.results import ADAPTIVE, SAMPLES_FILE
@@ -262,3 +264,28 @@ def test_samples_kept_with_the_champion_are_those_it_was_crowned_with(
     kept = registry.samples(registry.version(ALTOLLM, CHAMPION), "scenes")
     assert kept is not None
     assert kept["intersection"].tolist() == before["intersection"].tolist()
+
+
+def test_data_a_champion_was_trained_on_is_pinned_and_comes_back_with_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown_first(root, monkeypatch)
+    pinned = root / CHAMPION_DATA_FILE
+    first = pinned.read_text()
+    assert json.loads(first) == {"profile": "smoke", "partitions": {}}
+    batch = StageAddress("prepare_sa1b", "batch_000")
+    folder = root / "data/smoke/prepare_sa1b/batch_000"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps({"figures": {}, "checks": []}))
+    statistics = {"distributions": {}, "shares": {"no_target": 0.25}, "categories": {}}
+    (folder / "statistics.json").write_text(json.dumps(statistics))
+    challenge(root, monkeypatch, "2")
+    data = replace(state("d7"), address=batch)
+    monkeypatch.setattr(decisions, "lineage_state", lambda _: [data, state("m2")])
+    change_answers(root, 0.99)
+    assert decisions.promote(root).better
+    assert json.loads(pinned.read_text())["partitions"] == {
+        "prepare_sa1b@batch_000": {"data_version": "d7", "statistics": statistics}
+    }
+    decisions.roll_back(root)
+    assert pinned.read_text() == first
