@@ -141,6 +141,7 @@ REFERRING_SCHEMA = pa.schema(
 QUESTION = pa.struct(
     [
         described("question_id", pa.string(), "unique within the partition; made of the publisher's own id"),
+        described("scoring", pa.string(), "whose official score it counts in: pope, vqav2 or mme"),
         described("question", pa.string(), "as it is put to the model"),
         described(
             "answers",

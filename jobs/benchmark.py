@@ -4,6 +4,8 @@ Every expression of every record is asked for a full-length and for an adaptive 
 and scored at the original resolution, one expression at a time (the `standard` protocol). The trained models
 are asked again as ALToLLM's released evaluation does (the `released` protocol): all expressions of a record in one
 question and, where a benchmark has records without target, first whether there is such an object.
+
+A benchmark of questions (POPE, VQAv2, MME) is answered in words, and scored as its publisher does.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from pydantic import Field
 
 from alto_models.altollm.answering import AltoLLM
 from alto_models.data.shards import ShardRows
+from alto_models.data.vqa import VqaImages, holds_questions
 from alto_models.tokenizer.interface import Tokenizer, TokenizerSizes
 from alto_models.tokenizer.model import load_tokenizer
 from alto_models.training.precision import own_device
@@ -40,6 +43,7 @@ from jobs.benchmarking.results import (
 from jobs.benchmarking.scoring import Scoreboard
 from jobs.benchmarking.systems import LargestObject, MeanMask, Nothing, RandomObject, System
 from jobs.benchmarking.untrained import UntrainedAltoLLM
+from jobs.benchmarking.vqa import ask_and_score
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport
 
@@ -68,8 +72,12 @@ class Config(JobConfig):
 def run(config: Config, context: StageContext) -> StageReport:
     if context.partition is None:
         raise InputError("benchmark: name the benchmark with --partition")
-    rows = ShardRows(context.inputs["prepare_benchmark"] / context.partition, REFERRING_SCHEMA, None)
+    folder = context.inputs["prepare_benchmark"] / context.partition
     tokenizer = load_tokenizer(context.inputs["tokenizer_stage1_5"]).to(own_device())
+    if holds_questions(folder):
+        models = {name: load_model(context.inputs[name], tokenizer) for name in (CHALLENGER, STARTING_POINT)}
+        return ask_and_score(VqaImages(folder), models, tokenizer.config.max_length, config, context)
+    rows = ShardRows(folder, REFERRING_SCHEMA, None)
     systems = _language_systems(config, context, tokenizer)
     return compare_systems(rows, systems, tokenizer.config, config, context)
 

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from alto_models.data.shards import ShardRows
 from data_contracts.schemas import VQA_SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)
 class VqaQuestion:
-    """answers: one of POPE and MME ("yes" or "no"), ten of VQAv2. category, question_type, pair: as in VQA_SCHEMA."""
+    """answers: one of POPE and MME ("yes" or "no"), ten of VQAv2. Other fields: as in VQA_SCHEMA."""
 
     question_id: str
+    scoring: str
     question: str
     answers: tuple[str, ...]
     category: str | None
@@ -30,6 +33,12 @@ class VqaImage:
     height: int
     image: bytes
     questions: tuple[VqaQuestion, ...]
+
+
+def holds_questions(folder: Path) -> bool:
+    """Whether a prepared partition is a question set."""
+    shard = min(folder.glob("shard-*.parquet"), default=None)
+    return shard is not None and pq.read_schema(shard).metadata == VQA_SCHEMA.metadata
 
 
 class VqaImages:

@@ -1,5 +1,7 @@
 """Question sets as kinds of data sets: one a format, for each has rules of its own."""
 
+from functools import partial
+
 from data_contracts.rules import Contract
 from data_contracts.schemas import VQA_SCHEMA
 from data_contracts.vqa import MME_CONTRACT, POPE_CONTRACT, VQAV2_CONTRACT
@@ -14,11 +16,14 @@ from jobs.preparation.rows import Row, image_fields, split_of
 
 
 def _shard_rows(
-    image: MeasuredImage, rows: list[MeasuredRow], source: str, held_out_share: float
+    scoring: str, image: MeasuredImage, rows: list[MeasuredRow], source: str, held_out_share: float
 ) -> list[Row]:
     """The row of VQA_SCHEMA of an image with these accepted questions, whose split is that of their file."""
     split = split_of(image, rows[0], held_out_share)
-    return [image_fields(image, source, split) | {"questions": [_question(row) for row in rows]}]
+    return [
+        image_fields(image, source, split)
+        | {"questions": [_question(row) | {"scoring": scoring} for row in rows]}
+    ]
 
 
 def _question(row: MeasuredRow) -> Row:
@@ -41,7 +46,7 @@ def _kind(name: str, reader: Open, contract: Contract) -> Kind:
         contract=contract,
         formats={name: reader},
         rows_unique_across_images=True,
-        shard_rows=_shard_rows,
+        shard_rows=partial(_shard_rows, name),
         panels=(
             ("longest_expression", "question (characters)"),
             ("questions_of_image", "questions of its image"),
