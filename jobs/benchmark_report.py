@@ -18,6 +18,7 @@ from jobs.benchmarking.results import (
     read_metrics,
     read_table,
 )
+from jobs.benchmarking.vqa_results import VQA_METRICS_FILE, VqaMetrics
 from jobs.pages.figures import Plot
 from jobs.report.page import BenchmarkSection, ReportPage, gallery_samples
 from jobs.report.plots import giou_by_system, iou_by_length, length_by_complexity, length_histogram
@@ -41,16 +42,21 @@ def run(config: Config, context: StageContext) -> StageReport:
     tokenizer = read_metrics(context.inputs["tokenizer_benchmark"] / METRICS_FILE, TokenizerMetrics)
     sections = [_section(folder) for folder in _benchmark_folders(context.inputs["benchmark"])]
     benchmarks = [section.metrics for section in sections]
+    question_sets = [
+        read_metrics(path, VqaMetrics)
+        for path in sorted(context.inputs["benchmark"].glob(f"*/{VQA_METRICS_FILE}"))
+    ]
     results = contests(tokenizer, benchmarks)
     page = ReportPage(
         scope=config.scope,
         tokenizer=tokenizer,
         tokenizer_plot=iou_by_length(tokenizer.by_length, benchmarks),
         sections=sections,
+        question_sets=question_sets,
         contests=results,
     )
     (context.output / PAGE_FILE).write_text(page.render(), encoding="utf-8")
-    summary = summarise(tokenizer, benchmarks)
+    summary = summarise(tokenizer, benchmarks) | summarise_questions(question_sets)
     (context.output / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n")
     _write_pictures(page, context.output / "pictures")
     return StageReport(figures=_headline(tokenizer, benchmarks, results), checks=(_beats_baselines(results),))
@@ -85,6 +91,22 @@ def summarise(
                     for name in ("giou", "ciou", "miou", "mean_length")
                     if (estimate := getattr(one, name)) is not None
                 }
+    return summary
+
+
+def summarise_questions(question_sets: list[VqaMetrics]) -> dict[str, float | int | str | None]:
+    """Flat figures: `<benchmark>.<system>.<official figure>`, and `.score`, the mean over questions."""
+    summary: dict[str, float | int | str | None] = {}
+    for metrics in question_sets:
+        summary |= {
+            f"{metrics.benchmark}.coverage": coverage(metrics),
+            f"{metrics.benchmark}.limit": metrics.limit,
+            f"{metrics.benchmark}.questions": metrics.questions,
+        }
+        for one in metrics.systems:
+            key = f"{metrics.benchmark}.{one.system}"
+            summary |= {f"{key}.{name}": value for name, value in one.figures.items()}
+            summary[f"{key}.score"] = one.score.value
     return summary
 
 

@@ -57,7 +57,7 @@ def tokenizer(
 @app.command()
 def altollm(
     benchmark: Annotated[str, typer.Argument(help="A prepared benchmark, such as scenes.")],
-    out: Annotated[Path, typer.Option(help="New folder for metrics.json and what was answered.")],
+    out: Annotated[Path, typer.Option(help="New folder for the metrics and what was answered.")],
     model: ModelOption = None,
     tokenizer: TokenizerOption = None,
     limit: Annotated[
@@ -67,9 +67,11 @@ def altollm(
     """Measure a language model on a prepared benchmark of the current profile, as the stage benchmark does."""
     require_new(out)
     from alto_models.data.shards import ShardRows
+    from alto_models.data.vqa import VqaImages, holds_questions
     from data_contracts.schemas import REFERRING_SCHEMA
     from jobs.benchmark import Config, compare_systems
     from jobs.benchmarking.language import LanguageSystem
+    from jobs.benchmarking.vqa import ask_and_score
     from orchestration.trained_models import load_segmenter
 
     root = project_root()
@@ -89,10 +91,16 @@ def altollm(
         context = _context(
             "benchmark", benchmark, parameters["seed"], {"prepare_benchmark": data.parent}, output
         )
-        rows = ShardRows(data, REFERRING_SCHEMA, None)
-        report = compare_systems(
-            rows, [system], segmenter.tokenizer.config, config, context, learned=[MEASURED]
-        )
+        if holds_questions(data):
+            sizes = segmenter.tokenizer.config
+            report = ask_and_score(
+                VqaImages(data), {MEASURED: segmenter.llm}, sizes.max_length, config, context
+            )
+        else:
+            rows = ShardRows(data, REFERRING_SCHEMA, None)
+            report = compare_systems(
+                rows, [system], segmenter.tokenizer.config, config, context, learned=[MEASURED]
+            )
     _print(report)
 
 

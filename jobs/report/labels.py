@@ -25,6 +25,7 @@ SYSTEMS = {
     ),
     "largest_object": Label("Largest object", "the true outline of the largest annotated object (generous)"),
     "random_object": Label("Random object", "the true outline of an object drawn at random (generous)"),
+    "always_yes": Label("Always yes", "answers “yes” to every question"),
     "nothing": Label("Nothing", "says “no such object” every time"),
 }
 

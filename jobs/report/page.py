@@ -15,6 +15,7 @@ from jobs.benchmarking.results import (
     SystemMetrics,
     TokenizerMetrics,
 )
+from jobs.benchmarking.vqa_results import VqaMetrics
 from jobs.pages.figures import Plot
 from jobs.pages.template import page_environment
 from jobs.report.labels import DIMENSIONS, MODES, REASONS, system_label
@@ -23,6 +24,8 @@ from jobs.report.peers import PEERS
 from jobs.report.verdicts import Contest, baseline_verdict, coverage, lost_contests, reinforcement_verdict
 
 NOT_DEFINED = "–"
+# Of the official figures of question sets: factor, and what that gives.
+SCALES = {"pope": (100, "percent"), "vqav2": (1, "percent"), "mme": (1, "points")}
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class ReportPage:
     tokenizer: TokenizerMetrics
     tokenizer_plot: Plot
     sections: list[BenchmarkSection]
+    question_sets: list[VqaMetrics]
     contests: list[Contest]
 
     def render(self) -> str:
@@ -139,6 +143,8 @@ class ReportPage:
             lost=lost_contests(self.contests),
             all_won=bool(self.contests) and all(contest.won for contest in self.contests),
             peers=PEERS,
+            coverage=coverage,
+            scales=SCALES,
             dimensions=DIMENSIONS,
             reasons=REASONS,
             modes=MODES,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.benchmarking.results import ADAPTIVE, BenchmarkMetrics, Comparison, TokenizerMetrics
+from jobs.benchmarking.vqa_results import VqaMetrics
 from jobs.report.labels import MODES, system_label
 
 
@@ -99,7 +100,7 @@ def points(comparison: Comparison) -> str:
     return f"{100 * found.value:+.2f} points ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
 
 
-def coverage(metrics: BenchmarkMetrics) -> str:
+def coverage(metrics: BenchmarkMetrics | VqaMetrics) -> str:
     """How much of the benchmark was evaluated."""
     if metrics.images == metrics.images_available:
         limit = "no limit" if metrics.limit is None else f"limit {metrics.limit}"

@@ -15,6 +15,7 @@ from jobs.benchmarking.results import (
     read_metrics,
     read_table,
 )
+from jobs.benchmarking.vqa_results import VQA_METRICS_FILE, VqaMetrics
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.lineage import Lineage, read_lineage
 from jobs.runner.registry import CHALLENGER, CHAMPION
@@ -99,6 +100,7 @@ def _decide(lineage: Lineage, registry: Registry) -> Decision:
             for name in _benchmarks(lineage)
         }
         findings += [_whole(one) for one in metrics.values()]
+        findings += [_whole(one) for one in _question_sets(lineage)]
         if champion is None:
             for one in metrics.values():
                 findings += compare_with_baselines(rules, one)
@@ -151,7 +153,15 @@ def _contracts(lineage: Lineage, states: list[StageState]) -> list[Finding]:
 
 
 def _benchmarks(lineage: Lineage) -> list[str]:
-    return [str(address.partition) for address in lineage.stage("benchmark").addresses]
+    """Those of masks: the rules are about masks, and question sets are shown beside them."""
+    names = [str(address.partition) for address in lineage.stage("benchmark").addresses]
+    return [name for name in names if not (_folder(lineage, name) / VQA_METRICS_FILE).is_file()]
+
+
+def _question_sets(lineage: Lineage) -> list[VqaMetrics]:
+    folders = [_folder(lineage, str(address.partition)) for address in lineage.stage("benchmark").addresses]
+    files = [folder / VQA_METRICS_FILE for folder in folders]
+    return [read_metrics(file, VqaMetrics) for file in files if file.is_file()]
 
 
 def _folder(lineage: Lineage, benchmark: str) -> Path:
@@ -168,7 +178,7 @@ def _trained_on(lineage: Lineage) -> str:
     return champion_data(lineage, versions)
 
 
-def _whole(metrics: BenchmarkMetrics) -> Finding:
+def _whole(metrics: BenchmarkMetrics | VqaMetrics) -> Finding:
     return Finding(
         subject=metrics.benchmark,
         rule="the whole benchmark",

@@ -33,6 +33,7 @@ from jobs.benchmarking.rows import Prediction, sample_row
 from jobs.benchmarking.scoring import Scoreboard, class_miou, size_class
 from jobs.benchmarking.systems import LargestObject, MeanMask, RandomObject
 from jobs.benchmarking.untrained import UntrainedAltoLLM
+from jobs.benchmarking.vqa_results import VQA_METRICS_FILE, VqaMetrics
 from jobs.runner.context import StageContext
 from tests.jobs.benchmark_example import (
     HEIGHT,
@@ -43,6 +44,7 @@ from tests.jobs.benchmark_example import (
     stage_context,
     write_prepared,
 )
+from tests.jobs.vqa_data import POPE, write_questions
 
 TINY = TokenizerConfig(
     mask_size=16,
@@ -502,6 +504,16 @@ def checkpoints(folder: Path, tokenizer: MaskTokenizer, llm: AltoLLM) -> StageCo
         altollm_sft=folder / "llm",
         altollm_grpo=folder / "llm",
     )
+
+
+def test_whole_stage_answers_questions(tmp_path: Path, tokenizer: MaskTokenizer) -> None:
+    context = checkpoints(tmp_path, tokenizer, tiny_llm())
+    write_questions(tmp_path / "prepared" / "pope", POPE)
+    report = benchmark.run(config(), replace(context, partition="pope"))
+    metrics = read_metrics(context.output / VQA_METRICS_FILE, VqaMetrics)
+    assert [one.system for one in metrics.systems] == ["altollm_grpo", "altollm_sft", "always_yes"]
+    assert metrics.systems[0].figures == metrics.systems[1].figures
+    assert report.figures["always_yes_accuracy"] == 0.5
 
 
 def test_model_of_another_codebook_is_an_input_error(tmp_path: Path) -> None:

@@ -1,19 +1,17 @@
 """A benchmark of questions is asked whole, scored as its publisher does, and goes on where it was killed."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from alto_models.altollm.answering import Answer
 from alto_models.data.shards import Picture
 from alto_models.data.vqa import VqaImages, holds_questions
 from data_contracts.errors import InputError
-from data_contracts.schemas import VQA_SCHEMA
 from jobs.benchmarking.results import read_metrics, read_table
 from jobs.benchmarking.vqa import ALWAYS_YES, ask_and_score
 from jobs.benchmarking.vqa_results import (
@@ -23,8 +21,10 @@ from jobs.benchmarking.vqa_results import (
     VqaMetrics,
     VqaSystem,
 )
-from tests.jobs.benchmark_example import config, stage_context, write_prepared
-from tests.jobs.raw_data import HEIGHT, WIDTH, jpeg
+from tests.jobs.benchmark_example import config, known_systems, stage_context, write_prepared
+from tests.jobs.raw_data import HEIGHT, WIDTH
+from tests.jobs.test_benchmark_report import make_inputs, make_report
+from tests.jobs.vqa_data import POPE, question, write_questions
 
 
 @dataclass
@@ -45,34 +45,6 @@ class Parrot:
         return [Answer(text=self.rule(p), masks=(), no_target=False, malformed=True) for p in prompts]
 
 
-def question(number: int, scoring: str, answers: list[str], **fields: Any) -> dict[str, Any]:
-    empty = {"category": None, "question_type": None, "pair": None}
-    identity = {"question_id": f"q{number}", "scoring": scoring, "question": f"What is {number}?"}
-    return identity | empty | {"answers": answers} | fields
-
-
-def prepared(folder: Path, questions_of_image: list[list[dict[str, Any]]]) -> VqaImages:
-    rows = [
-        {
-            "image_id": str(number),
-            "image_numbering": None,
-            "source": "set",
-            "split": "test",
-            "width": WIDTH,
-            "height": HEIGHT,
-            "original_width": WIDTH,
-            "original_height": HEIGHT,
-            "image_sha256": "0" * 64,
-            "image": jpeg(),
-            "questions": questions,
-        }
-        for number, questions in enumerate(questions_of_image)
-    ]
-    folder.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=VQA_SCHEMA), folder / "shard-00000.parquet")
-    return VqaImages(folder)
-
-
 def run(folder: Path, images: VqaImages, model: Parrot, name: str = "run", **changes: Any) -> VqaMetrics:
     context = stage_context(folder / name, "benchmark", "set")
     report = ask_and_score(images, {"model": model}, 4, config(**changes), context)
@@ -87,19 +59,9 @@ def system(metrics: VqaMetrics, name: str) -> VqaSystem:
     return next(one for one in metrics.systems if one.system == name)
 
 
-POPE = [
-    [
-        question(4 * n + 2 * k + i, "pope", [label], category=c)
-        for k, c in enumerate(("popular", "random"))
-        for i, label in enumerate(("yes", "no"))
-    ]
-    for n in range(3)
-]
-
-
 def test_pope(tmp_path: Path) -> None:
     model = Parrot(lambda prompt: "No." if prompt.startswith("What is 1?") else " Yes, it is.\n")
-    metrics = run(tmp_path, prepared(tmp_path / "set", POPE), model)
+    metrics = run(tmp_path, write_questions(tmp_path / "set", POPE), model)
     assert (metrics.scoring, metrics.images, metrics.questions) == ("pope", 3, 12)
     assert model.asked[0] == "What is 0?\nAnswer the question using a single word or phrase."
     figures = system(metrics, "model").figures
@@ -114,7 +76,7 @@ def test_pope(tmp_path: Path) -> None:
 
 
 def test_vqav2(tmp_path: Path) -> None:
-    images = prepared(
+    images = write_questions(
         tmp_path / "set",
         [
             [question(0, "vqav2", ["2"] * 9 + ["two"], category="number")],
@@ -127,7 +89,7 @@ def test_vqav2(tmp_path: Path) -> None:
 
 
 def test_mme(tmp_path: Path) -> None:
-    images = prepared(
+    images = write_questions(
         tmp_path / "set",
         [
             [
@@ -146,7 +108,7 @@ def test_mme(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_redoes_one_shard_and_ends_the_same(tmp_path: Path) -> None:
-    images = prepared(tmp_path / "set", POPE)
+    images = write_questions(tmp_path / "set", POPE)
     whole = run(tmp_path, images, Parrot(lambda prompt: "yes"), images_per_shard=1)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, images, Parrot(lambda prompt: "yes", left=6), "killed", images_per_shard=1)
@@ -157,19 +119,34 @@ def test_a_killed_run_redoes_one_shard_and_ends_the_same(tmp_path: Path) -> None
 
 
 def test_a_limit_shows(tmp_path: Path) -> None:
-    metrics = run(tmp_path, prepared(tmp_path / "set", POPE), Parrot(lambda prompt: "yes"), limit=2)
+    metrics = run(tmp_path, write_questions(tmp_path / "set", POPE), Parrot(lambda prompt: "yes"), limit=2)
     assert (metrics.limit, metrics.images, metrics.images_available, metrics.questions) == (2, 2, 3, 8)
 
 
 def test_questions_of_two_benchmarks_are_refused(tmp_path: Path) -> None:
     mixed = [[question(0, "pope", ["yes"], category="random")], [question(1, "vqav2", ["yes"] * 10)]]
     with pytest.raises(InputError, match="questions of pope, vqav2: one benchmark expected"):
-        run(tmp_path, prepared(tmp_path / "set", mixed), Parrot(lambda prompt: "yes"))
+        run(tmp_path, write_questions(tmp_path / "set", mixed), Parrot(lambda prompt: "yes"))
 
 
 def test_question_sets_are_told_from_referring_ones(tmp_path: Path) -> None:
-    prepared(tmp_path / "set", POPE)
+    write_questions(tmp_path / "set", POPE)
     write_prepared(tmp_path / "scenes", 1)
     assert holds_questions(tmp_path / "set")
     assert not holds_questions(tmp_path / "scenes")
     assert not holds_questions(tmp_path)
+
+
+def test_the_report_shows_questions_beside_masks(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path / "inputs", known_systems())
+    run(tmp_path, write_questions(tmp_path / "set", POPE), Parrot(lambda prompt: "no"), limit=2)
+    (tmp_path / "run" / "output").rename(inputs["benchmark"] / "set")
+    _, output = make_report(tmp_path / "report", inputs)
+    page = (output / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('<section id="questions">') : page.index('<section id="peers">')]
+    assert "LIMITED to the first 2 of 3 images" in section
+    assert "Always yes" in section
+    assert "<td>random.accuracy</td>" in section
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["set.model.accuracy"] == summary["set.model.score"] == 0.5
+    assert summary["set.always_yes.popular.yes_ratio"] == 1

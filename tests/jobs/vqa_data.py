@@ -4,7 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.jobs.raw_data import jpeg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alto_models.data.vqa import VqaImages
+from data_contracts.schemas import VQA_SCHEMA
+from tests.jobs.raw_data import HEIGHT, WIDTH, jpeg
 
 COCO_IMAGES = (310196, 9)
 ANSWERS = ["two", "2", "two", "2", "three", "two", "2", "2", "two", "two"]
@@ -85,3 +90,44 @@ def write_mme(folder: Path, subtask: str, texts: dict[str, str | bytes], apart: 
             place = folder / subtask / part if apart else folder / subtask
             place.mkdir(parents=True, exist_ok=True)
             (place / name).write_bytes(content)
+
+
+def question(number: int, scoring: str, answers: list[str], **fields: Any) -> dict[str, Any]:
+    """A prepared question."""
+    empty = {"category": None, "question_type": None, "pair": None}
+    identity = {"question_id": f"q{number}", "scoring": scoring, "question": f"What is {number}?"}
+    return identity | empty | {"answers": answers} | fields
+
+
+def write_questions(folder: Path, questions_of_image: list[list[dict[str, Any]]]) -> VqaImages:
+    """A prepared partition with an image for each list of questions."""
+    rows = [
+        {
+            "image_id": str(number),
+            "image_numbering": None,
+            "source": "set",
+            "split": "test",
+            "width": WIDTH,
+            "height": HEIGHT,
+            "original_width": WIDTH,
+            "original_height": HEIGHT,
+            "image_sha256": "0" * 64,
+            "image": jpeg(),
+            "questions": questions,
+        }
+        for number, questions in enumerate(questions_of_image)
+    ]
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=VQA_SCHEMA), folder / "shard-00000.parquet")
+    return VqaImages(folder)
+
+
+# Three images, each with a yes and a no of two files.
+POPE = [
+    [
+        question(4 * n + 2 * k + i, "pope", [label], category=c)
+        for k, c in enumerate(("popular", "random"))
+        for i, label in enumerate(("yes", "no"))
+    ]
+    for n in range(3)
+]
