@@ -47,17 +47,31 @@ class ShardFolder:
 
     def shards(self) -> list[str]:
         """Paths of the shards within the folder, in file order. Raises InputError where there are none."""
+        return sorted(self._sizes(), key=lambda path: path.split("/"))
+
+    def require_copy_of(self, other: "ShardFolder") -> None:
+        """Raises InputError unless both hold shards of the same names and sizes."""
+        here, there = self._sizes(), other._sizes()
+        differing = sorted(path for path in here.keys() | there.keys() if here.get(path) != there.get(path))
+        if differing:
+            raise InputError(
+                f"{self.name} is no copy of {other.name}: {len(differing)} shards differ, the first is {differing[0]}; "
+                "copy it anew"
+            )
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of each shard, by its path within the folder. Raises InputError where there are none."""
         files, root = self._files
         with self._explained():
             found = files.get_file_info(fs.FileSelector(root, recursive=True))
-        inside = [
-            info.path[len(root) :].lstrip("/")
+        sizes = {
+            info.path[len(root) :].lstrip("/"): info.size
             for info in found
             if info.type == fs.FileType.File and Path(info.path).match(SHARDS)
-        ]
-        if not inside:
+        }
+        if not sizes:
             raise InputError(f"{self.name}: no {SHARDS} inside; run the prepare stage first")
-        return sorted(inside, key=lambda path: path.split("/"))
+        return sizes
 
     @contextmanager
     def open(self, shard: str) -> Iterator[pq.ParquetFile]:

@@ -51,6 +51,7 @@ class StageContext:
     output: empty folder, renamed into place when the job has succeeded.
     work: folder for checkpoints; it survives a kill and is found again by a run with the same inputs.
     workers: processes that read training data, for each process that trains; 0: a thread of its own.
+    copies: stage name -> s3://bucket/prefix with a copy of its output.
     """
 
     stage: str
@@ -62,6 +63,11 @@ class StageContext:
     work: Path
     metric_log: MetricLog
     workers: int = 0
+    copies: Mapping[str, str] = field(default_factory=dict)
+
+    def place_to_read(self, stage: str) -> Path | str:
+        """The output folder of a stage, or the bucket with a copy of it that this deployment reads from."""
+        return self.copies.get(stage) or self.inputs[stage]
 
     def progress(self, total: int, description: str, unit: str, initial: int = 0) -> tqdm:
         """Progress bar with rate and time left; use as a context manager and call `.update(n)`.

@@ -1,7 +1,7 @@
 """The frozen order for one job: everything it may read, fixed before it starts."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
@@ -14,11 +14,13 @@ class Resources(JobConfig):
 
     cpus: threads of a job. processes: of each stage that trains in several (torchrun on one machine), by stage.
     workers: processes that read training data, for each process that trains, by stage; 0 for a thread of its own.
+    copies: s3://bucket/prefix with a copy of a stage's output, by stage; training reads it in place of the folder.
     """
 
     cpus: int = Field(gt=0)
     processes: dict[str, int] = Field(default_factory=dict)
     workers: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    copies: dict[str, Annotated[str, Field(pattern="^s3://.")]] = Field(default_factory=dict)
 
 
 class JobSpec(BaseModel):
@@ -28,6 +30,7 @@ class JobSpec(BaseModel):
         checkpoints are found by the next run with the same inputs and by no other.
     threads: CPU threads for arithmetic, shared out over the processes of a machine.
     processes: how many torchrun starts on this machine. workers: that read for each of them.
+    copies: as in Resources.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +45,7 @@ class JobSpec(BaseModel):
     threads: int
     processes: int
     workers: int = 0
+    copies: dict[str, str] = Field(default_factory=dict)
     inputs: dict[str, Path]
     input_hashes: dict[str, str]
     work: Path

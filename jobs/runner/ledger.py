@@ -172,6 +172,7 @@ class Ledger:
             threads=resources.cpus,
             processes=resources.processes.get(address.stage, 1),
             workers=resources.workers.get(address.stage, 0),
+            copies=resources.copies,
             inputs={name: self.root / stage_folder(settings["profile"], name) for name in upstream},
             input_hashes=hashes,
             work=self.root / ".work" / address.folder_name / fingerprint,

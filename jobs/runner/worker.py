@@ -69,6 +69,7 @@ def stage_context(spec: JobSpec, output: Path, metric_log: MetricLog) -> StageCo
         work=spec.state,
         metric_log=metric_log,
         workers=spec.workers,
+        copies=spec.copies,
     )
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from alto_models.data.crops import CropReader, CropSettings, croppable_rows
 from alto_models.data.masks import MaskImages
+from alto_models.data.storage import ShardFolder
 from alto_models.data.workers import read_ahead
 from alto_models.tokenizer.evaluation import View, held_out_views
 from alto_models.tokenizer.interface import TokenizerSizes
@@ -63,7 +65,7 @@ class TrainingBatches:
         crops_per_pass: int | None = None,
     ) -> None:
         self._settings = config.settings(tokenizer)
-        self._rows = croppable_rows(context.inputs["prepare_sa1b"], "train", self._settings)
+        self._rows = croppable_rows(_place_to_read(context), "train", self._settings)
         self._seed = context.seed
         self._workers = context.workers
         self._step_crops = config.crops_per_step
@@ -104,6 +106,14 @@ class TrainingBatches:
 
     def _reader(self, in_turn: bool) -> CropReader:
         return CropReader(self._rows, self._settings, self._seed, self._step_crops, in_turn)
+
+
+def _place_to_read(context: StageContext) -> Path | str:
+    """Raises InputError where the copy in a bucket is not of the output that the run is recorded with."""
+    folder, place = context.inputs["prepare_sa1b"], context.place_to_read("prepare_sa1b")
+    if place != folder:
+        ShardFolder(place).require_copy_of(ShardFolder(folder))
+    return place
 
 
 def read_held_out(

@@ -2,17 +2,23 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from alto_models.data.crops import CropReader, croppable_rows
 from alto_models.data.masks import MaskImages
+from alto_models.data.storage import ShardFolder
 from alto_models.data.workers import read_ahead
 from data_contracts.errors import InputError
+from jobs import tokenizer_stage1
+from jobs.tokenizer_training.data import TrainingBatches
 from tests.alto_models.data.prepared import SETTINGS, usable_ids, write_shards
 from tests.jobs.acquisition.object_store import ACCESS_KEY, SECRET_KEY, CuttingRoad, object_store, weed_binary
+from tests.jobs.tokenizer_example import context, parameters
 
 pytestmark = [
     pytest.mark.slow,
@@ -69,6 +75,24 @@ def test_a_bucket_gives_the_crops_of_a_folder(folder: Path) -> None:
     assert there.image_ids == here.image_ids
     np.testing.assert_array_equal(there.images, here.images)
     np.testing.assert_array_equal(there.masks, here.masks)
+
+
+def test_training_reads_a_copy(folder: Path, tmp_path: Path) -> None:
+    config = tokenizer_stage1.Config.model_validate(parameters("tokenizer_stage1"))
+    here = context(tmp_path, "tokenizer_stage1", prepare_sa1b=folder)
+    there = replace(here, copies={"prepare_sa1b": BUCKET})
+    some, others = (TrainingBatches(config.crops, config.tokenizer, each).at(3) for each in (here, there))
+    assert some.ids == others.ids
+    torch.testing.assert_close(some.images, others.images, rtol=0, atol=0)
+
+
+def test_a_copy_is_told_from_another_version(folder: Path, tmp_path: Path) -> None:
+    ShardFolder(BUCKET).require_copy_of(ShardFolder(folder))
+    other = write_shards(tmp_path, IMAGES, side=63)
+    with pytest.raises(
+        InputError, match=rf"{BUCKET} is no copy of .*: 3 shards differ, the first is batch_0/shard-"
+    ):
+        ShardFolder(BUCKET).require_copy_of(ShardFolder(other))
 
 
 def test_images_of_a_bucket_are_found_by_number(folder: Path) -> None:

@@ -32,6 +32,7 @@ def spec(tmp_path: Path) -> JobSpec:
         threads=1,
         processes=1,
         workers=3,
+        copies={"prepare_sa1b": "s3://bucket/prefix"},
         inputs={},
         input_hashes={},
         work=tmp_path / "work",
@@ -42,7 +43,7 @@ def spec(tmp_path: Path) -> JobSpec:
 def run_as_job(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., StageReport]], None]:
     def install(run: Callable[[Config, StageContext], StageReport]) -> None:
         module = SimpleNamespace(Config=Config, run=run)
-        monkeypatch.setattr(worker.importlib, "import_module", lambda name: module)
+        monkeypatch.setattr(worker, "importlib", SimpleNamespace(import_module=lambda name: module))
 
     return install
 
@@ -55,6 +56,7 @@ def test_job_gets_typed_parameters_and_an_empty_output(spec: JobSpec, run_as_job
         assert config.rate == 0.5
         assert context.seed == 7
         assert context.workers == 3
+        assert context.place_to_read("prepare_sa1b") == "s3://bucket/prefix"
         assert list(context.output.iterdir()) == []
         (context.output / "result").write_text("done")
         return StageReport(figures={"iou": 0.25})
