@@ -27,9 +27,15 @@ _REQUIRED: dict[Format, tuple[str, ...]] = {
 
 
 def wanted_by(format_: Format) -> Callable[[PurePosixPath], bool]:
-    """Says of a file whether it is an image, a mask or annotations of the format; others are left out."""
+    """Says of a file whether it is an image, a mask or annotations of the format; others are left out, as is
+    what macOS puts beside each file of an archive."""
     suffixes = _SUFFIXES_OF.get(format_, _SUFFIXES)
-    return lambda path: path.suffix.lower() in suffixes and path.name != DATASET_FILE
+
+    def wanted(path: PurePosixPath) -> bool:
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+        return path.suffix.lower() in suffixes and path.name != DATASET_FILE and not hidden
+
+    return wanted
 
 
 def require_layout(folder: Path, format_: Format, name: str) -> None:

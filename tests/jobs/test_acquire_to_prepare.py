@@ -392,3 +392,12 @@ def test_a_shared_folder_is_refused_where_the_format_has_its_own(tmp_path: Path)
     )
     with pytest.raises(InputError, match="images of format `multi_class` lie in its own folder"):
         acquire_benchmark.run(config, context(tmp_path, "acquire_benchmark", {}))
+
+
+def test_what_macos_adds_is_left_out(tmp_path: Path) -> None:
+    source = small_source(tmp_path / "source", "reason_seg")
+    for name in ("val/._a.jpg", "val/._a.json", "__MACOSX/val/a.json", ".cache/b.jpg"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(b"\0\5\x16\7")
+    report, _ = through(tmp_path, source, "reason_seg")
+    assert report.figures["rows_read"] == 1
