@@ -20,7 +20,7 @@ from dvc.utils.serialize import load_path, parse_yaml
 from dvc_data.hashfile.hash_info import HashInfo
 
 from data_contracts.errors import InputError
-from jobs.runner.layout import StageAddress
+from jobs.runner.layout import StageAddress, stage_of_path
 from jobs.runner.lock_file import with_entry, write_whole
 
 
@@ -32,6 +32,8 @@ class LockedStages:
         self._file = load_file(repo, PROJECT_FILE)
         self._lock = self._file._lockfile
         self._stages = self._file.stages
+        # Where there is a remote, what is recorded and not here is taken to be there, as by `dvc repro --allow-missing`.
+        self._missing_is_remote = bool(repo.config["core"].get("remote"))
         self._parameter_files: dict[str, Any] = {}
         self._hashes: dict[str, HashInfo] = {}
 
@@ -51,8 +53,24 @@ class LockedStages:
         return (
             stage.changed_stage()
             or any(self.changes_of(dependency) for dependency in stage.deps)
-            or any(output.status() for output in stage.outs)
+            or any(self.output_changes(output) for output in stage.outs)
         )
+
+    def output_changes(self, output: Output) -> Mapping[str, str]:
+        """What `output.status()` says."""
+        changes = output.status()
+        if self._missing_is_remote and set(changes.values()) <= {"deleted", "not in cache"}:
+            return {}
+        return changes
+
+    def missing_partitions(self, dependency: Output) -> list[str]:
+        """Recorded outputs that are not here, of those that a folder above partitions should hold."""
+        name = stage_of_path(dependency.def_path)
+        if name is None or not self._stages.is_foreach_or_matrix_generated(name):
+            return []
+        outputs = [self._stages[key].outs[0] for key in self._stages if key.startswith(f"{name}@")]
+        below = [output for output in outputs if output.def_path.startswith(f"{dependency.def_path}/")]
+        return [output.def_path for output in below if output.hash_info and not output.exists]
 
     def changes_of(self, dependency: Output) -> Mapping[str, str]:
         """What `dependency.status()` says, flat: path, or `file:key` of a parameter, -> what happened to it."""
@@ -60,7 +78,9 @@ class LockedStages:
             return self._parameter_changes(dependency)
         path = str(dependency)
         if not dependency.exists:
-            return {path: "deleted"}
+            is_output = stage_of_path(dependency.def_path) is not None
+            is_remote = self._missing_is_remote and is_output and dependency.hash_info
+            return {} if is_remote else {path: "deleted"}
         if path not in self._hashes:
             self._hashes[path] = dependency.get_hash()
         if dependency.hash_info != self._hashes[path]:

@@ -88,14 +88,14 @@ class Ledger:
     def _decide(
         self, stages: LockedStages, stage: PipelineStage, address: StageAddress
     ) -> Recorded | JobSpec:
-        require_inputs(stage)
+        require_inputs(stages, stage)
         if not stages.is_changed(stage):
             return recorded(stage, address, "unchanged")
         remove_outputs(stage)
         try:
             stages.repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
-            return self.job_spec(stage, address)
+            return self.job_spec(stages, stage, address)
         stage.save_deps()
         save_outputs(stages, stage)
         return recorded(stage, address, "restored")
@@ -117,7 +117,7 @@ class Ledger:
                 raise InputError(
                     f"{address}: the output is not the one in dvc.lock, so there is nothing to accept"
                 )
-            require_inputs(stage)
+            require_inputs(stages, stage)
             before = input_hashes(stage)
             stage.save_deps()
             now = input_hashes(stage)
@@ -141,7 +141,7 @@ class Ledger:
         """The job for a stage that a running `dvc repro` has begun; None if another run has recorded it."""
         with self.locked_stages() as stages:
             stage = stages.find(address)
-            return self.job_spec(stage, address) if stages.is_changed(stage) else None
+            return self.job_spec(stages, stage, address) if stages.is_changed(stage) else None
 
     def publish_inside_dvc(self, spec: JobSpec) -> None:
         """Move the finished output into place for the `dvc repro` that records it. Raises InputsMoved."""
@@ -151,9 +151,9 @@ class Ledger:
             refuse_moved_inputs(spec, input_hashes(stage))
             publish(spec.staging, self.root / stage.outs[0].def_path)
 
-    def job_spec(self, stage: PipelineStage, address: StageAddress) -> JobSpec:
+    def job_spec(self, stages: LockedStages, stage: PipelineStage, address: StageAddress) -> JobSpec:
         """Everything the job may read, as it is now."""
-        require_inputs(stage)
+        require_inputs(stages, stage)
         stage.save_deps()
         parameters = tracked_parameters(stage)
         settings = yaml.safe_load((self.root / "params.yaml").read_text())
@@ -199,7 +199,7 @@ def remove_outputs(stage: PipelineStage) -> None:
         output.remove(ignore_remove=False)
 
 
-def require_inputs(stage: PipelineStage) -> None:
+def require_inputs(stages: LockedStages, stage: PipelineStage) -> None:
     """Raises InputError naming every dependency or parameter that is not there."""
     missing = []
     for dependency in stage.deps:
@@ -208,9 +208,12 @@ def require_inputs(stage: PipelineStage) -> None:
             missing += [f"parameter {key} of {dependency.def_path}" for key in sorted(keys)]
         elif not dependency.exists:
             missing.append(dependency.def_path)
+        else:
+            missing += stages.missing_partitions(dependency)
     if missing:
         raise InputError(
-            f"{stage.addressing} needs {', '.join(missing)}: run the stage that makes it, or restore the file"
+            f"{stage.addressing} needs {', '.join(missing)}: run the stage that makes it, restore the file,"
+            " or `dvc pull` it from the remote"
         )
 
 

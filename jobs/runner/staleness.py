@@ -77,5 +77,5 @@ def stale_reasons(stages: LockedStages, stage: PipelineStage) -> list[str]:
     for dependency in stage.deps:
         reasons += [f"{path} {what}" for path, what in stages.changes_of(dependency).items()]
     for output in stage.outs:
-        reasons += [f"output {path} {what}" for path, what in output.status().items()]
+        reasons += [f"output {path} {what}" for path, what in stages.output_changes(output).items()]
     return reasons

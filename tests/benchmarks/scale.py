@@ -87,7 +87,7 @@ def ledger_and_sensor(lineage: Lineage) -> Iterator[Cost]:
     """What happens inside Dagster's processes."""
     root, ledger = lineage.root, Ledger(lineage.root)
     with ledger.locked_stages() as stages:
-        spec = ledger.job_spec(stages.find(BATCH), BATCH)
+        spec = ledger.job_spec(stages, stages.find(BATCH), BATCH)
     scale_project.lay_out_in(spec.staging, root, BATCH, version="53")
     yield cost("look whether one batch is stale", lambda: ledger.current(BATCH))
     yield cost("record one finished batch", lambda: ledger.record(spec), 5)
