@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from jobs.runner.check_failed import CheckFailed
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.ledger import InputsMoved, Recorded
 from jobs.runner.lineage import Lineage, code_version
-from jobs.runner.run import Launch, read_last_run, run_stage
+from jobs.runner.run import Launch, read_last_run, read_report, run_stage
 
 PICTURE_WIDTH = 720  # pixels; pictures are stored in the event log, so they are kept small
 LEDGER_TAG = "alto/ledger"
@@ -87,12 +86,12 @@ def build_asset(
         address = StageAddress(stage.name, partition)
         try:
             recorded = run_stage(lineage.root, address, launcher.launch_for(context))
+            report = read_report(lineage.root, lineage.profile, address)
         except CheckFailed as error:
             yield from check_results(error.report, declared.stage)
             raise dg.Failure(str(error), allow_retries=False) from error
         except (InputError, InputsMoved) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        report = read_report_file(lineage.root / output_folder(lineage.profile, address))
         report = with_drift(lineage, address, report)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(recorded.data_version),
@@ -102,10 +101,6 @@ def build_asset(
         )
 
     return materialize
-
-
-def read_report_file(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "report.json").read_text())
 
 
 def check_results(report: Mapping[str, Any], stage: str) -> Iterator[dg.AssetCheckResult]:

@@ -23,10 +23,12 @@ from dagster._core.definitions.data_version import (
 
 from assets.drift import with_drift
 from assets.shipping import REGISTRATION_CODE_VERSION, registration_metadata, registration_version
-from assets.stage_asset import LEDGER_TAG, check_results, read_report_file, result_metadata
-from jobs.runner.layout import StageAddress, output_folder
+from assets.stage_asset import LEDGER_TAG, check_results, result_metadata
+from data_contracts.errors import InputError
+from jobs.runner.layout import StageAddress
 from jobs.runner.lineage import Lineage, Stage, code_version, read_lineage
 from jobs.runner.registry import REGISTERED_MODELS, RegisteredVersion
+from jobs.runner.run import read_report
 from jobs.runner.staleness import StageState, lineage_state
 from orchestration.partitions import add_missing_batches
 
@@ -129,8 +131,7 @@ def report(
     tags: Mapping[str, str],
     run_id: str,
 ) -> None:
-    folder = lineage.root / output_folder(lineage.profile, address)
-    content = read_report_file(folder) if (folder / "report.json").exists() else None
+    content = found_report(lineage, address)
     metadata: dict[str, Any] = {"how": "recorded by dvc repro"}
     if content is not None:
         content = with_drift(lineage, address, content)
@@ -142,6 +143,14 @@ def report(
     )
     if content is not None:
         report_checks(instance, address, content, run_id)
+
+
+def found_report(lineage: Lineage, address: StageAddress) -> dict[str, Any] | None:
+    """None where the output is neither here nor in the remote: what is known of it is shown all the same."""
+    try:
+        return read_report(lineage.root, lineage.profile, address)
+    except InputError:
+        return None
 
 
 def report_checks(

@@ -43,7 +43,11 @@ def bring_up_to_date(root: Path) -> None:
         if not fresh.issuperset(REGISTERED_MODELS):
             print("MLflow: nothing to register, the models are not up to date")
             return
-        versions = register_recorded(root)
+        try:
+            versions = register_recorded(root)
+        except InputError as error:
+            print(f"MLflow: {error}")
+            return
         sync_registration(instance, states, versions)
     for version in versions:
         print(f"MLflow: {version.model} version {version.version} ({version.how})")

@@ -32,7 +32,7 @@ class LockedStages:
         self._file = load_file(repo, PROJECT_FILE)
         self._lock = self._file._lockfile
         self._stages = self._file.stages
-        # Where there is a remote, what is recorded and not here is taken to be there, as by `dvc repro --allow-missing`.
+        # With a remote, what is recorded and not here counts as there, as with `dvc repro --allow-missing`.
         self._missing_is_remote = bool(repo.config["core"].get("remote"))
         self._parameter_files: dict[str, Any] = {}
         self._hashes: dict[str, HashInfo] = {}

@@ -88,9 +88,9 @@ class Ledger:
     def _decide(
         self, stages: LockedStages, stage: PipelineStage, address: StageAddress
     ) -> Recorded | JobSpec:
-        require_inputs(stages, stage)
         if not stages.is_changed(stage):
             return recorded(stage, address, "unchanged")
+        require_inputs(stages, stage)
         remove_outputs(stage)
         try:
             stages.repo.stage_cache.restore(stage)

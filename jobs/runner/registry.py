@@ -49,12 +49,15 @@ def register(client: Any, root: Path, address: StageAddress, model: str) -> Regi
         raise InputError(f"{address} has no up-to-date result: run it before registering")
     ensure_model(client, model)
     known = find_version(client, model, recorded.data_version)
+    profile = read_lineage(root).profile
+    output = output_folder(profile, address)
+    if known is None and not (root / output).exists():
+        raise InputError(f"{address} cannot be registered: its output is not here; `dvc pull {output}`")
     card = model_card(root, address)
     if known is not None:
         describe(client, known, card)
         client.set_registered_model_alias(model, CHALLENGER, known.version)
         return known
-    profile = read_lineage(root).profile
     run = source_run(client, root, address, profile)
     with TemporaryDirectory() as scratch:
         client.log_artifacts(run.info.run_id, str(artifact_folder(root, profile, address, scratch)), "model")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_contracts.errors import InputError
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.ledger import Ledger, Recorded
@@ -95,5 +96,19 @@ def read_last_run(root: Path, address: StageAddress) -> LastRun | None:
 
 
 def read_report(root: Path, profile: str, address: StageAddress) -> dict:
-    """The `report.json` of an address's recorded output."""
-    return json.loads((root / output_folder(profile, address) / "report.json").read_text())
+    """The `report.json` of an address's recorded output, from DVC's cache or remote where the output is not here.
+
+    Raises InputError where it is nowhere.
+    """
+    path = output_folder(profile, address) / "report.json"
+    if (root / path).exists():
+        return json.loads((root / path).read_text())
+    import dvc.api
+    from dvc.exceptions import DvcException
+
+    try:
+        return json.loads(dvc.api.read(path.as_posix(), repo=str(root)))
+    except (DvcException, OSError) as error:
+        raise InputError(
+            f"{address}: {path} is neither here nor in the remote ({type(error).__name__}); make it again"
+        ) from None

@@ -12,6 +12,7 @@ import yaml
 from dvc.repo import Repo
 from tqdm import tqdm
 
+from assets import altollm, benchmarks, data, tokenizer
 from assets.stage_asset import LEDGER_TAG
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.ledger import Ledger
@@ -78,7 +79,9 @@ def file_names(root: Path, address: StageAddress) -> Iterator[str]:
 
 
 def checks_of(stage: str) -> tuple[str, ...]:
-    return ("contract", "expectations") if stage.startswith("prepare_") else ()
+    assets = (*data.ASSETS, *tokenizer.ASSETS, *altollm.ASSETS, *benchmarks.ASSETS)
+    (declared,) = (asset for asset in assets if asset.stage == stage)
+    return tuple(check.name for check in declared.checks)
 
 
 def record_ledger(lineage: Lineage) -> None:
