@@ -48,10 +48,7 @@ def test_from_a_bucket_to_a_bucket(project: Path, bucket: str, tmp_path: Path) -
     )
     assert not list((project / "data/smoke/acquire_sa1b").rglob("*.tar"))
     report = json.loads((project / PREPARED / "report.json").read_text())
-    assert {check["name"]: check["passed"] for check in report["checks"]} == {
-        "contract": True,
-        "expectations": True,
-    }
+    assert all(check["passed"] for check in report["checks"])
     assert report["figures"]["rows_read"] == report["figures"]["rows_accepted"] > 0
     before = (project / "dvc.lock").read_bytes()
     run(project, "-m", "tests.lineage.materialize", *ran)

@@ -13,7 +13,7 @@ from jobs import acquire_sa1b, prepare_sa1b
 from jobs.acquisition.shard_references import References
 from jobs.runner.context import StageContext
 from jobs.runner.metric_log import MetricLog
-from tests.jobs.acquisition.object_store import client, weed_binary
+from tests.jobs.acquisition.object_store import CuttingRoad, client, weed_binary
 
 SHARDS = ("sa_000000.tar", "sa_000001.tar")
 SCENE = {"min_side": 96, "max_side": 128}
@@ -114,6 +114,21 @@ def test_shards_of_a_bucket_pass_through_one_at_a_time(bucket: Any, copied: Path
     assert_equal_folders(given.output, copied)
     assert bytes_of(acquired) < 1000
     assert bytes_of(given.work / "shards") == 0
+
+
+@needs_store
+def test_shards_of_a_bucket_survive_cut_connections(
+    bucket: Any, store: str, environment: pytest.MonkeyPatch, copied: Path, tmp_path: Path
+) -> None:
+    acquired = acquire(tmp_path / "acquire", source="s3", s3={"url": url(tmp_path)}, by_reference=True)
+    road = CuttingRoad(store, [3000] * 5)
+    environment.setenv("AWS_ENDPOINT_URL_S3", road.address)
+    try:
+        given = prepare(tmp_path / "prepare", acquired)
+    finally:
+        road.close()
+    assert road.cuts == []
+    assert_equal_folders(given.output, copied)
 
 
 @needs_store
