@@ -13,8 +13,12 @@ from pycocotools import mask as coco
 
 from alto_models import masks as mask_arithmetic
 from alto_models.data.referring import ReferringImages, ReferringRecord
+from alto_models.data.shards import ShardRows
 from data_contracts.errors import InputError
+from data_contracts.schemas import REFERRING_SCHEMA
 from jobs import prepare_benchmark, prepare_referring
+from jobs.benchmarking.questions import BenchmarkImage
+from jobs.benchmarking.rows import Prediction, sample_row
 from jobs.formats.mask_png import read_mask_png
 from jobs.formats.multi_class import open_multi_class
 from jobs.formats.psalm import open_psalm
@@ -420,6 +424,13 @@ def test_reason_seg_is_painted_larger_outlines_first(tmp_path: Path) -> None:
         np.testing.assert_array_equal(canvas_of(records[f"val/{name}"]), painted(given_), err_msg=name)
     assert [len(records[f"val/{name}"].instances) for name in shapes] == [1, 1, 1, 2, 2, 1]
     assert [records[f"val/{name}"].ignore is None for name in ("one", "two")] == [True, True]
+
+    rows = ShardRows(output, REFERRING_SCHEMA, None)
+    images = {row["image_id"]: BenchmarkImage.from_row(row) for row in map(rows.row, range(len(rows)))}
+    (question,) = images["val/hole"].questions("standard")
+    hole = painted(shapes["hole"])
+    for mask, iou in ((hole > 0, 1.0), (hole == 1, 1.0), (hole == 255, 0.0)):
+        assert sample_row(question, Prediction(mask=mask, asked=""), "model", "full")["iou"] == iou
 
 
 def test_pixels_to_ignore_shrink_with_their_image(tmp_path: Path) -> None:
