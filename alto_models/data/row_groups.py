@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -62,6 +62,12 @@ class RowIndex:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return int(np.searchsorted(self.starts, index, side="right")) - 1, int(self.rows[index])
+
+    def read_from(self, copy: Path | str) -> "RowIndex":
+        """The same rows of a copy of the folder. Raises InputError unless it has shards of the same names and sizes."""
+        folder = ShardFolder(copy)
+        folder.require_copy_of(self.folder)
+        return replace(self, folder=folder)
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all used rows."""

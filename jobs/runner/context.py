@@ -65,10 +65,6 @@ class StageContext:
     workers: int = 0
     copies: Mapping[str, str] = field(default_factory=dict)
 
-    def place_to_read(self, stage: str) -> Path | str:
-        """The output folder of a stage, or the bucket with a copy of it that this deployment reads from."""
-        return self.copies.get(stage) or self.inputs[stage]
-
     def progress(self, total: int, description: str, unit: str, initial: int = 0) -> tqdm:
         """Progress bar with rate and time left; use as a context manager and call `.update(n)`.
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from alto_models.data.crops import CropReader, CropSettings, croppable_rows
 from alto_models.data.masks import MaskImages
-from alto_models.data.storage import ShardFolder
+from alto_models.data.row_groups import RowIndex
 from alto_models.data.workers import read_ahead
 from alto_models.tokenizer.evaluation import View, held_out_views
 from alto_models.tokenizer.interface import TokenizerSizes
@@ -65,7 +64,7 @@ class TrainingBatches:
         crops_per_pass: int | None = None,
     ) -> None:
         self._settings = config.settings(tokenizer)
-        self._rows = croppable_rows(_place_to_read(context), "train", self._settings)
+        self._rows = _training_rows(context, self._settings)
         self._seed = context.seed
         self._workers = context.workers
         self._step_crops = config.crops_per_step
@@ -108,12 +107,11 @@ class TrainingBatches:
         return CropReader(self._rows, self._settings, self._seed, self._step_crops, in_turn)
 
 
-def _place_to_read(context: StageContext) -> Path | str:
+def _training_rows(context: StageContext, settings: CropSettings) -> RowIndex:
     """Raises InputError where the copy in a bucket is not of the output that the run is recorded with."""
-    folder, place = context.inputs["prepare_sa1b"], context.place_to_read("prepare_sa1b")
-    if place != folder:
-        ShardFolder(place).require_copy_of(ShardFolder(folder))
-    return place
+    rows = croppable_rows(context.inputs["prepare_sa1b"], "train", settings)
+    copy = context.copies.get("prepare_sa1b")
+    return rows if copy is None else rows.read_from(copy)
 
 
 def read_held_out(

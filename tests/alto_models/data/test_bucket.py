@@ -11,7 +11,6 @@ import torch
 
 from alto_models.data.crops import CropReader, croppable_rows
 from alto_models.data.masks import MaskImages
-from alto_models.data.storage import ShardFolder
 from alto_models.data.workers import read_ahead
 from data_contracts.errors import InputError
 from jobs import tokenizer_stage1
@@ -87,12 +86,12 @@ def test_training_reads_a_copy(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_copy_is_told_from_another_version(folder: Path, tmp_path: Path) -> None:
-    ShardFolder(BUCKET).require_copy_of(ShardFolder(folder))
+    assert len(croppable_rows(folder, "train", SETTINGS).read_from(BUCKET)) == len(usable_ids(IMAGES))
     other = write_shards(tmp_path, IMAGES, side=63)
     with pytest.raises(
         InputError, match=rf"{BUCKET} is no copy of .*: 3 shards differ, the first is batch_0/shard-"
     ):
-        ShardFolder(BUCKET).require_copy_of(ShardFolder(other))
+        croppable_rows(other, "train", SETTINGS).read_from(BUCKET)
 
 
 def test_images_of_a_bucket_are_found_by_number(folder: Path) -> None:

@@ -56,7 +56,7 @@ def test_job_gets_typed_parameters_and_an_empty_output(spec: JobSpec, run_as_job
         assert config.rate == 0.5
         assert context.seed == 7
         assert context.workers == 3
-        assert context.place_to_read("prepare_sa1b") == "s3://bucket/prefix"
+        assert context.copies == {"prepare_sa1b": "s3://bucket/prefix"}
         assert list(context.output.iterdir()) == []
         (context.output / "result").write_text("done")
         return StageReport(figures={"iou": 0.25})
