@@ -105,6 +105,7 @@ def _drawn(verdicts: list[Verdict], data: bytes, size: tuple[int, int]) -> Image
     scale = TILE / max(size)
     width, height = (max(1, round(side * scale)) for side in size)
     with Image.open(io.BytesIO(data)) as image:
+        image.draft("RGB", (2 * width, 2 * height))  # no more of a JPEG than a tile shows
         picture = np.asarray(image.convert("RGB").resize((width, height)), np.float32).copy()
     masks = [parse_counts(mask.rle.counts) for v in verdicts for mask in v.row.masks if mask.rle is not None]
     for number, runs in enumerate(sorted(masks, key=area, reverse=True)[:MAX_MASKS]):
