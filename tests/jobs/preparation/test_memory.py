@@ -51,7 +51,7 @@ def peak_megabytes(folder: Path, images: int, extra: bytes | None = None) -> flo
     data = noise()
     with tarfile.open(path / "sa_000000.tar", "w") as tar:
         for number in range(images):
-            add_member(tar, f"sa_{number}.jpg", data)
+            add_member(tar, f"sa_{number}.jpg", data + number.to_bytes(4))  # no file twice
             add_member(tar, f"sa_{number}.json", sa1b_json(number, rows, width=SIDE, height=SIDE))
         if extra is not None:
             add_member(tar, f"sa_{images}.jpg", extra)

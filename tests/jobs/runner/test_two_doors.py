@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress
 from jobs.runner.ledger import InputsMoved
+from jobs.runner.run import run_stage
+from jobs.runner.stage_lock import StageLock
 from tests.jobs.runner import toy_project
 from tests.jobs.runner.toy_project import (
     PARTITIONS,
@@ -117,6 +120,29 @@ def test_three_partitions_at_once_ten_rounds(root: Path) -> None:
         for address in EVERYTHING[3:]:
             other_door(root, address)
         assert_state_is_true(root)
+
+
+def test_a_partition_is_replaced_as_a_whole(root: Path) -> None:
+    def leave_more(spec: JobSpec, lock: StageLock) -> None:
+        toy_project.toy_job(spec, lock)
+        (spec.staging / "shard-00001.txt").write_text("of a larger batch")
+
+    def die_at_the_end(spec: JobSpec, lock: StageLock) -> None:
+        leave_more(spec, lock)
+        raise KeyboardInterrupt
+
+    address, folder = StageAddress("prepare_sa1b", "a"), root / "data/toy/prepare_sa1b/a"
+    run_stage(root, address, leave_more)
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    set_parameters(root, {"prepare_sa1b": {"suffix": "anew"}})
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(root, address, die_at_the_end)
+    assert not folder.exists()  # never a mixture: the recorded one is in the cache
+    dvc(root, "checkout", "prepare_sa1b@a")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+    set_parameters(root, {"prepare_sa1b": {"suffix": "again"}})
+    other_door(root, str(address))
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"result.txt": "raw a\nagain"}
 
 
 @pytest.mark.parametrize("door", ["dvc", "other"])
