@@ -5,15 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from data_contracts.errors import InputError
 from jobs import altollm_sft
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.worker import parse_config
+from orchestration.profiles import render_profile
 from tests.jobs.stage_processes import curve, train, written
 from tests.jobs.tokenized_records import write_tokenized_records
-from tests.jobs.tokenizer_example import merged, parameters
+from tests.jobs.tokenizer_example import ROOT, merged, parameters
 
 STEPS = 10
 CHANGES: dict[str, Any] = {
@@ -95,3 +97,29 @@ def test_grpo_shares_its_prompts_out_over_two_processes(single: JobSpec, inputs:
 def test_what_deepspeed_cannot_do_is_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
         parse_config(altollm_sft.Config, "altollm_sft", merged(parameters("altollm_sft"), changes))
+
+
+@pytest.mark.slow
+def test_both_stages_in_the_precision_and_the_sharing_of_profile_paper(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """bfloat16 weights meet float32 pixels, codes and rewards everywhere."""
+    trainings = {
+        stage: yaml.safe_load(render_profile(ROOT, "paper"))[stage]["training"]
+        for stage in ("altollm_sft", "altollm_grpo")
+    }
+    fine_tuning = trainings["altollm_sft"] | {"images_per_pass": 2}
+    tuned = trained(job(tmp_path / "sft", inputs, processes=1, training=fine_tuning))
+    assert "sampled_giou" in curve(tuned)[6]
+    changes = {
+        "steps": 2,
+        "kl_weight": 0.01,
+        "evaluated_images": 1,
+        "gradient_checkpointing": True,
+        "training": trainings["altollm_grpo"] | {"prompts_per_pass": 1},
+    }
+    start = inputs | {"altollm_sft": tuned.staging}
+    moved = trained(written("altollm_grpo", tmp_path / "grpo", start, 1, changes))
+    assert {"loss", "reward", "kl"} <= curve(moved)[2].keys()
+    kinds = {values.dtype for values in load_file(moved.staging / "model.safetensors").values()}
+    assert kinds == {torch.float32}

@@ -19,7 +19,7 @@ from tests.lineage.project import (
     set_parameter,
 )
 
-pytestmark = [pytest.mark.lineage, pytest.mark.slow]
+pytestmark = [pytest.mark.lineage, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 STAGES = ("altollm_sft", "altollm_grpo")
 LAUNCHERS = {
