@@ -8,12 +8,13 @@ make all prepared data stale: the check is made where a result is shown, when an
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from data_contracts.errors import InputError
 from data_contracts.statistics import STATISTICS_FILE, DataStatistics, Drift, DriftLimits, compare
+from jobs.runner.context import JobConfig
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.lineage import Lineage, read_yaml
 from jobs.runner.worker import parse_config
@@ -23,11 +24,18 @@ TRAINING_DATA = ("prepare_sa1b", "prepare_referring")
 DRIFT = "drift"  # the check, and the section of params.yaml with its limits
 
 
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
 class PinnedData(BaseModel):
     """One partition, as the champion was trained on it."""
 
     data_version: str
     statistics: DataStatistics
+
+
+class DriftConfig(DriftLimits, JobConfig):
+    """The section of params.yaml."""
 
 
 class ChampionData(BaseModel):
@@ -45,13 +53,23 @@ def with_drift(lineage: Lineage, address: StageAddress, report: Mapping[str, Any
 
 
 def drift_check(lineage: Lineage, address: StageAddress) -> dict[str, Any]:
-    """The check as a report holds it. It passes, and says so, where there is nothing to compare with."""
+    """The check as a report holds it. It passes, and says so, where there is nothing to compare with.
+
+    A file that cannot be read fails it, and nothing else: the data itself is recorded.
+    """
+    try:
+        return _compared(lineage, address)
+    except InputError as error:
+        return _check(False, str(error))
+
+
+def _compared(lineage: Lineage, address: StageAddress) -> dict[str, Any]:
     pinned, missing = _pinned(lineage, address)
     now = read_statistics(lineage, address)
     if pinned is None or now is None:
         return _check(True, missing or f"this version has no {STATISTICS_FILE}")
     section = read_yaml(lineage.root / "params.yaml").get(DRIFT, {})
-    found = compare(pinned.statistics, now, parse_config(DriftLimits, DRIFT, section))
+    found = compare(pinned.statistics, now, parse_config(DriftConfig, DRIFT, section))
     beyond = [drift for drift in found if not drift.within]
     of = f"of version {pinned.data_version}, which the champion was trained on"
     if not beyond:
@@ -62,7 +80,7 @@ def drift_check(lineage: Lineage, address: StageAddress) -> dict[str, Any]:
 def read_statistics(lineage: Lineage, address: StageAddress) -> DataStatistics | None:
     """Statistics of the output as it is here; None where it is not here."""
     path = lineage.root / output_folder(lineage.profile, address) / STATISTICS_FILE
-    return DataStatistics.model_validate_json(path.read_text()) if path.exists() else None
+    return _read(path, DataStatistics, "prepare it again") if path.exists() else None
 
 
 def _pinned(lineage: Lineage, address: StageAddress) -> tuple[PinnedData | None, str]:
@@ -70,16 +88,18 @@ def _pinned(lineage: Lineage, address: StageAddress) -> tuple[PinnedData | None,
     path = lineage.root / CHAMPION_DATA_FILE
     if not path.exists():
         return None, "nothing is pinned: there is no champion whose data is known"
-    try:
-        champion = ChampionData.model_validate_json(path.read_text())
-    except ValidationError as error:
-        raise InputError(
-            f"{CHAMPION_DATA_FILE}: {error.error_count()} wrong fields; run `alto promote`"
-        ) from error
+    champion = _read(path, ChampionData, "run `alto promote`")
     if champion.profile != lineage.profile:
         return None, f"nothing is pinned: the champion was trained under profile {champion.profile}"
     pinned = champion.partitions.get(str(address))
     return pinned, "" if pinned else "nothing is pinned: the champion was not trained on this partition"
+
+
+def _read(path: Path, model: type[AnyModel], remedy: str) -> AnyModel:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{path}: {error.error_count()} wrong fields; {remedy}") from error
 
 
 def _check(passed: bool, reason: str, found: Sequence[Drift] = ()) -> dict[str, Any]:

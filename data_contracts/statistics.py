@@ -65,8 +65,9 @@ def compare(old: DataStatistics, new: DataStatistics, limits: DriftLimits) -> li
     for name in sorted({*old.distributions, *new.distributions}):
         before, now = old.distributions.get(name), new.distributions.get(name)
         scale = abs(before.mean) if before else 0.0
-        for figure in sorted({key for part in (before, now) if part for key in _figures(part)}):
-            pair = tuple(_figures(part).get(figure) if part else None for part in (before, now))
+        olds, news = (_figures(part) if part else {} for part in (before, now))
+        for figure in sorted({*olds, *news}):
+            pair = olds.get(figure), news.get(figure)
             found.append(_drift(f"{name} {figure}", *pair, scale, limits.distributions))
     for name in sorted({*old.shares, *new.shares}):
         found.append(_drift(f"share {name}", old.shares.get(name), new.shares.get(name), 1, limits.shares))

@@ -1,6 +1,7 @@
 """What rows of the shards share, whatever they hold: image, split, and the geometry of a mask."""
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 from alto_models import masks as mask_arithmetic
@@ -11,6 +12,7 @@ Row = dict[str, Any]
 TRAINING_SPLIT = "train"
 
 
+@lru_cache(maxsize=1024)  # asked for every row of an image
 def split_by_hash(image_id: str, held_out_share: float) -> str:
     """ "held_out" for that share of all ids, for ever the same ones, else TRAINING_SPLIT."""
     place = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big") / 2**64

@@ -82,6 +82,8 @@ class Repetitions:
 
     def expression(self, row: MeasuredRow) -> str | None:
         """The first expression that was said of the same targets before."""
+        if not row.raw.expressions:
+            return None
         targets = tuple(sorted(mask.raw.mask_id for mask in row.masks))
         again = None
         for text in map(str.strip, row.raw.expressions):

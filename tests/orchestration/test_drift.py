@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from assets.drift import CHAMPION_DATA_FILE, champion_data, drift_check, with_drift
-from data_contracts.errors import InputError
 from data_contracts.statistics import DataStatistics, Distribution
 from jobs.runner.layout import StageAddress
 from jobs.runner.lineage import Lineage
@@ -79,7 +78,18 @@ def test_only_training_data_is_compared(lineage: Lineage) -> None:
     assert with_drift(lineage, StageAddress("prepare_benchmark", "scenes"), report) == report
 
 
-def test_a_damaged_reference_is_named(lineage: Lineage) -> None:
-    (lineage.root / CHAMPION_DATA_FILE).write_text(json.dumps({"profile": "small"}))
-    with pytest.raises(InputError, match=r"infra/champion_data.json: 1 wrong fields"):
-        drift_check(lineage, BATCH)
+@pytest.mark.parametrize(
+    "file", [CHAMPION_DATA_FILE, Path("data/small/prepare_sa1b/batch_000/statistics.json")]
+)
+def test_a_damaged_file_fails_the_check_alone(lineage: Lineage, file: Path) -> None:
+    pin(lineage)
+    (lineage.root / file).write_text(json.dumps({"profile": "small"}))
+    check = drift_check(lineage, BATCH)
+    assert not check["passed"]
+    assert f"{file}: " in check["reason"]
+
+
+def test_limits_that_are_missing_fail_the_check_alone(lineage: Lineage) -> None:
+    pin(lineage)
+    (lineage.root / "params.yaml").write_text("profile: small\n")
+    assert "params.yaml: drift.distributions" in drift_check(lineage, BATCH)["reason"]
