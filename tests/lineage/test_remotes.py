@@ -32,7 +32,8 @@ def assert_found_again(project: Path, clone: Path) -> None:
     assert state == {address: [version, "FRESH"] for address, version in data_versions(project).items()}
     run(clone, "-m", "tests.lineage.materialize", "prepare_sa1b@batch_001", "tokenizer_stage1")
     checks = json.loads(run(clone, "-m", "tests.lineage.check_state", "prepare_sa1b").stdout.splitlines()[-1])
-    assert checks == dict.fromkeys(scale_project.checks_of("prepare_sa1b"), True)
+    assert checks.keys() > set(scale_project.checks_of("prepare_sa1b"))
+    assert all(checks.values())
     assert not (clone / "data").exists()
 
     run(clone, "-m", "dvc", "pull", BATCH)
