@@ -15,6 +15,7 @@ from alto_models import masks as mask_arithmetic
 from alto_models.data.referring import ReferringImages, ReferringRecord
 from alto_models.data.shards import ShardRows
 from data_contracts.errors import InputError
+from data_contracts.rules import Convention
 from data_contracts.schemas import REFERRING_SCHEMA
 from jobs import prepare_benchmark, prepare_referring
 from jobs.benchmarking.questions import BenchmarkImage
@@ -26,7 +27,7 @@ from jobs.formats.raw import ProblemError, RawMask
 from jobs.formats.reason_seg import open_reason_seg
 from jobs.formats.refcocom import open_refcocom
 from jobs.formats.selection import Selection
-from jobs.preparation.measuring import Convention, measure_image, measure_mask
+from jobs.preparation.measuring import measure_image, measure_mask
 from jobs.runner.context import StageReport
 from tests.jobs.published_data import (
     POLYGON,
