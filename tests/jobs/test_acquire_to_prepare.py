@@ -33,6 +33,7 @@ from tests.jobs.published_data import (
     write_reason,
     write_refcocom,
 )
+from tests.jobs.published_runs import decoded, records_of
 from tests.jobs.raw_data import (
     HEIGHT,
     WIDTH,
@@ -92,13 +93,8 @@ def through(
     return report, prepared.output
 
 
-def records_of(output: Path) -> dict[str, ReferringRecord]:
-    return {record.record_id: record for image in ReferringImages(output) for record in image.records}
-
-
 def assert_equal(record: ReferringRecord, truth: np.ndarray) -> None:
-    assert record.rle is not None
-    np.testing.assert_array_equal(mask_arithmetic.decode(record.rle), truth, err_msg=record.record_id)
+    np.testing.assert_array_equal(decoded(record), truth, err_msg=record.record_id)
 
 
 @pytest.fixture
