@@ -129,9 +129,9 @@ def rates(few: Path, many: Path, images: tuple[int, int], repeats: int) -> Rates
 
 def part_seconds(acquired: Path, repeats: int) -> dict[str, float]:
     """Processor seconds of the parts for all images of a folder, each run on its own."""
-    raw = list(_read(acquired))
+    raw = list(read_shard(acquired))
     measured = [measure_image(image, SA1B.contract.convention, MAX_PIXELS) for image in raw]
-    verdicts, accepted = _judge().verdicts(measured)
+    verdicts, accepted = judge().verdicts(measured)
 
     def store() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -143,12 +143,12 @@ def part_seconds(acquired: Path, repeats: int) -> dict[str, float]:
 
     seconds = interleaved(
         {
-            "reading the archive and its JSON": lambda: list(_read(acquired)),
+            "reading the archive and its JSON": lambda: list(read_shard(acquired)),
             "decoding the image": lambda: [image_size(image.data, MAX_PIXELS) for image in raw],
             "image and masks": lambda: [
                 measure_image(one, SA1B.contract.convention, MAX_PIXELS) for one in raw
             ],
-            "rules of the contract": lambda: _judge().verdicts(measured),
+            "rules of the contract": lambda: judge().verdicts(measured),
             "Parquet, content hash, sample tiles": store,
             "encoding at 1024 pixels, masks scaled": lambda: [
                 with_stored_form(image, SMALLER) for image in measured
@@ -161,11 +161,11 @@ def part_seconds(acquired: Path, repeats: int) -> dict[str, float]:
     return {**seconds, "measuring the masks from their runs": both - decoding}
 
 
-def _read(acquired: Path) -> Iterator[RawImage]:
+def read_shard(acquired: Path) -> Iterator[RawImage]:
     return open_sa1b(acquired).images
 
 
-def _judge() -> Judge:
+def judge() -> Judge:
     return Judge(
         contract=SA1B.contract,
         seen=Seen(across_images=False),
