@@ -31,6 +31,7 @@ from jobs.formats.vqa_images import ImageFiles
 
 SPLIT = "test"
 UNNAMED = ""
+QUESTIONS_PATTERN = "**/*pope_*.json"
 
 
 class PopeRow(Fields):
@@ -51,7 +52,7 @@ class Line(NamedTuple):
 def open_pope(folder: Path, selection: Selection = WHOLE) -> RawDataset:
     """All files `*pope_*.json`, or the chosen one. Raises InputError where there is none."""
     selection.refuse(folder, "pope", "splits")
-    paths = sorted(folder.rglob("*pope_*.json"))
+    paths = sorted(folder.glob(QUESTIONS_PATTERN))
     if not paths or selection.annotations is not None:
         paths = [selection.one_of(paths, folder, "files *pope_*.json")]
     lines_of_image: dict[str, list[Line]] = defaultdict(list)
@@ -60,6 +61,11 @@ def open_pope(folder: Path, selection: Selection = WHOLE) -> RawDataset:
             name = text_of(line.content, "image")
             lines_of_image[UNNAMED if name is None else name].append(line)
     return RawDataset(len(lines_of_image), _read_images(folder, lines_of_image))
+
+
+def image_names(path: Path) -> Iterator[str | None]:
+    """File names of the images that a file asks about."""
+    return (text_of(line.content, "image") for line in _lines(path))
 
 
 def _lines(path: Path) -> Iterator[Line]:

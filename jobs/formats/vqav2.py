@@ -138,6 +138,18 @@ def _read_images(folder: Path, subset: str, rows_of_image: dict[str, list[RawRow
         if not image_id:
             yield from (unnamed_image(row.row_id, subset, (row,)) for row in rows)
             continue
-        # Questions of test-dev2015 are about images of test2015; COCO's later releases leave the front out.
-        names = [f"COCO_{subset.replace('-dev', '')}_{image_id:0>12}.jpg", f"{image_id:0>12}.jpg"]
-        yield files.image(files.first_of(names), tuple(rows))
+        yield files.image(files.first_of(_file_names(subset, image_id)), tuple(rows))
+
+
+def _file_names(subset: str, image_id: str) -> list[str]:
+    # Questions of test-dev2015 are about images of test2015; COCO's later releases leave the front out.
+    return [f"COCO_{subset.replace('-dev', '')}_{image_id:0>12}.jpg", f"{image_id:0>12}.jpg"]
+
+
+def image_names_of_questions(path: Path) -> Iterator[str]:
+    """File names that the images of a questions file may have."""
+    found = _QUESTIONS_NAME.fullmatch(path.name)
+    if found is None:
+        return
+    for image_id in {identifier_of(row, "image_id", "") for row in _list_in(path, "questions")}:
+        yield from _file_names(found[1], image_id)

@@ -12,6 +12,7 @@ import yaml
 from jobs import acquire_benchmark, prepare_benchmark
 from jobs.formats.dataset import open_dataset
 from jobs.preparation.referring import REFERRING
+from jobs.preparation.vqa import VQA
 from tests.jobs.published_data import (
     classes,
     mask_png,
@@ -22,6 +23,15 @@ from tests.jobs.published_data import (
     write_refcocom,
 )
 from tests.jobs.raw_data import box_mask, coco_annotation, reference, write_coco
+from tests.jobs.vqa_data import (
+    mme_text,
+    pope_rows,
+    vqav2_rows,
+    write_coco_images,
+    write_mme,
+    write_pope,
+    write_vqav2,
+)
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "benchmarks.md").read_text(), re.DOTALL)
@@ -68,7 +78,23 @@ def test_every_benchmark_is_acquired_prepared_and_a_partition() -> None:
     assert PARTITIONS["benchmark"]["benchmarks"] == ["scenes", *ACQUIRED]
 
 
-@pytest.mark.parametrize("name", PREPARED)
+@pytest.mark.parametrize("name", [name for name in PREPARED if ACQUIRED[name].format in VQA])
+def test_a_question_set_is_read_whole(tmp_path: Path, name: str) -> None:
+    folder, format_name = tmp_path / "set", ACQUIRED[name].format
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps({"format": format_name}))
+    write_coco_images(folder)
+    for category in ("random", "popular", "adversarial"):
+        write_pope(folder, category, pope_rows())
+    write_vqav2(folder, *vqav2_rows())
+    write_mme(folder, "count", {"1": mme_text()}, apart=True)
+    dataset = open_dataset(folder, VQA[format_name].formats, PREPARED[name].selection)
+    rows = [row for image in dataset.images for row in image.rows]
+    assert len(rows) == {"pope": 36, "vqav2": 6, "mme": 2}[format_name]
+    assert all(row.problem is None for row in rows)
+
+
+@pytest.mark.parametrize("name", [name for name in PREPARED if ACQUIRED[name].format not in VQA])
 def test_a_benchmark_reads_what_its_name_promises(tmp_path: Path, name: str) -> None:
     write_published(tmp_path / "set", ACQUIRED[name].format)
     dataset = open_dataset(tmp_path / "set", REFERRING.formats, PREPARED[name].selection)

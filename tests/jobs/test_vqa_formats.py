@@ -316,6 +316,28 @@ def test_acquired_from_a_folder_and_prepared(tmp_path: Path) -> None:
     assert_accounted_for(report, prepared_output, 2)
 
 
+@pytest.mark.parametrize("format_", ["pope", "vqav2"])
+def test_images_of_a_folder_that_sets_share(tmp_path: Path, format_: str) -> None:
+    write_coco_images(tmp_path / "coco")
+    (tmp_path / "coco" / "val2014" / coco_name(77)).write_bytes(b"of no question")
+    source = tmp_path / "source"
+    source.mkdir()
+    if format_ == "pope":
+        write_pope(source, "random", pope_rows())
+    else:
+        write_vqav2(source, *vqav2_rows())
+    settings_ = {
+        "source": "folder",
+        "folder": str(source),
+        "image_folder": str(tmp_path / "coco" / "val2014"),
+    }
+    config = acquire_benchmark.Config.model_validate({"benchmarks": {"set": settings_ | {"format": format_}}})
+    output = tmp_path / "acquired" / "set"
+    report = acquire_benchmark.run(config, test_acquire.context(output, "acquire_benchmark", "set"))
+    assert report.figures["images"] == 2
+    assert {path.name for path in (output / "images").iterdir()} == {coco_name(n) for n in COCO_IMAGES}
+
+
 @pytest.mark.parametrize("format_", ["pope", "vqav2", "mme"])
 def test_question_sets_are_neither_drawn_nor_trained_on(format_: str) -> None:
     with pytest.raises(ValidationError, match="not drawn"):

@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from alto_models.published.convert_altollm import convert_altollm
+from alto_models.published.starting_weights import convert_starting_weights
+from alto_models.weight_files import weights_sha256
 from data_contracts.errors import InputError
 from jobs import acquire_benchmark, acquire_referring, base_weights
 from jobs.runner.context import StageContext, StageReport
 from jobs.runner.worker import parse_config
+from tests.alto_models.published.internvl_chat_folder import network, write_folder
+from tests.alto_models.published.sam_and_titok import sam_tensors
 from tests.jobs.acquisition.object_store import CuttingRoad, client, weed_binary
 from tests.jobs.acquisition.shard_server import Answer, Shard, ShardServer, shard_server
 from tests.jobs.test_acquire import context, files
@@ -366,3 +372,55 @@ def test_base_weights_by_links(tmp_path: Path) -> None:
 def test_base_weights_come_from_one_place(tmp_path: Path, section: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="give one of `folder`, `links` and `s3`"):
         base_weights.Config.model_validate({"altollm": section | {"sha256": "0" * 64, "licence": "MIT"}})
+
+
+def link_files(server: ShardServer, folder: Path) -> dict[str, Any]:
+    """Links to all files of a folder."""
+    server.shards = {path.name: Shard(path.read_bytes()) for path in folder.iterdir()}
+    files = [
+        {"name": name, "url": server.link(name), "sha256": sha256(shard.content)}
+        for name, shard in server.shards.items()
+    ]
+    return {"files": files}
+
+
+def test_published_files_of_sam_are_fetched_and_converted(tmp_path: Path) -> None:
+    published = tmp_path / "sam"
+    published.mkdir()
+    torch.save(sam_tensors(), published / "sam_vit_x.pth")
+    convert_starting_weights(published / "sam_vit_x.pth", None, tmp_path / "by_hand")
+    with shard_server() as server:
+        source = {"links": link_files(server, published), "licence": "Apache-2.0", "published": True}
+        config = base_weights.Config.model_validate({"tokenizer": source})
+        first = context(tmp_path / "run" / "output", "base_weights", "")
+        base_weights.run(config, first)
+        server.asked.clear()
+        second = again(first)
+        report = base_weights.run(config, second)
+        assert server.asked == []
+    assert files(second.output / "tokenizer") == files(first.output / "tokenizer")
+    assert files(second.output / "tokenizer") == files(tmp_path / "by_hand")
+    checksum = sha256((tmp_path / "by_hand" / "model.safetensors").read_bytes())
+    assert report.figures["tokenizer_sha256"] == checksum
+
+
+def test_a_published_language_model_is_converted(tmp_path: Path) -> None:
+    published = write_folder(tmp_path / "published", network("qwen2"), shards=2)
+    convert_altollm(published, tmp_path / "by_hand")
+    source = {"folder": str(published), "sha256": weights_sha256(tmp_path / "by_hand"), "licence": "MIT"}
+    run = context(tmp_path / "run" / "output", "base_weights", "")
+    base_weights.run(base_weights.Config.model_validate({"altollm": source | {"published": True}}), run)
+    assert files(run.output / "altollm") == files(tmp_path / "by_hand")
+
+
+def test_published_files_that_are_no_sam_are_refused(tmp_path: Path) -> None:
+    torch.save({"some.weight": torch.zeros(3)}, tmp_path / "x.pth")
+    source = {"folder": str(tmp_path), "sha256": "0" * 64, "licence": "MIT", "published": True}
+    run = context(tmp_path / "run" / "output", "base_weights", "")
+    with pytest.raises(InputError, match=r"holds 0 files of SAM and 1 others; one of SAM is needed"):
+        base_weights.run(base_weights.Config.model_validate({"tokenizer": source}), run)
+
+
+def test_only_links_may_leave_the_checksum_out() -> None:
+    with pytest.raises(ValidationError, match="`sha256` is missing"):
+        base_weights.Config.model_validate({"tokenizer": {"folder": "x", "licence": "MIT"}})
