@@ -13,6 +13,8 @@ from PIL import ExifTags, Image
 from pydantic import ValidationError
 
 from alto_models import masks as mask_arithmetic
+from alto_models.data.masks import MaskImages
+from alto_models.data.referring import ReferringImages
 from alto_models.data.shards import decode_image
 from jobs.formats.raw import ProblemError, RawImage, RawMask, RawRow
 from jobs.preparation.measuring import Convention, MeasuredImage, image_size, measure_image
@@ -219,11 +221,12 @@ def test_a_mask_that_vanishes_in_scaling_is_quarantined(tmp_path: Path) -> None:
     assert report.figures["quarantined_mask_survives_scaling"] == 1
     assert report.figures["rows_accepted"] == 1
     assert all(check.passed for check in report.checks)
+    (image,) = MaskImages(given.output)
+    assert image.image.shape == (12, 20, 3)
+    assert [mask_arithmetic.decode(mask.rle).shape for mask in image.masks] == [(12, 20)]
 
 
 def test_records_of_smaller_images_keep_the_union_of_their_instances(tmp_path: Path) -> None:
-    from alto_models.data.referring import ReferringImages
-
     path = acquired(tmp_path, "set", "coco_instances")
     write_coco(path, [1], [coco_annotation(1, 1), coco_annotation(2, 1)])
     given = context(tmp_path, "prepare_referring", "set")
