@@ -1,6 +1,7 @@
 """GRPO in two processes, on ZeRO and without: the same answers, the same training, also after a kill."""
 
 import multiprocessing
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -82,4 +83,6 @@ def test_two_processes_and_several_passes_train_like_one(
 def test_weights_of_which_every_one_is_shared_out_and_a_kill(folder: Path, plain: dict[str, Any]) -> None:
     killed = folder / "killed"
     assert start(killed, 2, "zero3", share_all=True, killed_while_saving=6)[0] == -signal.SIGKILL
+    shutil.copytree(killed, folder / "killed_one")
     assert_same(plain, trained(killed, 2, "zero3", share_all=True))
+    assert_same(plain, trained(folder / "killed_one", 1, "zero3", share_all=True))
