@@ -22,3 +22,12 @@ def add_remote(root: Path, url: str, endpoint: str | None) -> None:
 
 def files_below(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def files_with(root: Path, *secrets: str) -> list[str]:
+    """Files below the root that hold a secret; the tests, which define them, are left out."""
+    return [
+        name
+        for name, content in files_below(root).items()
+        if not name.startswith("tests/") and any(secret.encode() in content for secret in secrets)
+    ]
