@@ -1,6 +1,7 @@
 """`params.yaml` from a profile: a base and a short difference."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import yaml
 from data_contracts.errors import InputError
 from jobs.runner.lineage import read_yaml
 from orchestration.atomic_files import write_atomically
+
+KEYED_BY_PARTITION = ("datasets", "benchmarks")
 
 
 def profile_names(root: Path) -> list[str]:
@@ -29,21 +32,28 @@ def render_profile(root: Path, name: str) -> str:
     return header + yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True, width=110)
 
 
-def override(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+def override(
+    base: Mapping[str, Any], changes: Mapping[str, Any], where: str, new_keys: bool = False
+) -> dict[str, Any]:
     """`base` with the values of `changes`; every key of `changes` must exist in `base`.
 
-    Two sections are taken from `changes` as they are: one that is empty in `base`, and one of another `kind` or
-    `source` than in `base`, which has keys of its own.
+    Sections keyed by partition take new keys (`new_keys`), for a profile may have data sets of its own. Two sections
+    are taken from `changes` as they are: one that is empty in `base`, and one of another `kind` or `source` than in
+    `base`, which has keys of its own.
     """
     merged = dict(base)
     for key, value in changes.items():
+        if key not in base and new_keys:
+            merged[key] = deepcopy(value)
+            continue
         if key not in base:
             raise InputError(f"{where}: {key} is not a parameter of infra/profiles/base.yaml")
         both_nested = isinstance(value, Mapping) and isinstance(base[key], Mapping)
         if both_nested and base[key] and not _another_variant(base[key], value):
-            merged[key] = override(base[key], value, f"{where}: {key}")
+            merged[key] = override(base[key], value, f"{where}: {key}", key in KEYED_BY_PARTITION)
         else:
-            merged[key] = value
+            # A copy, so that what YAML anchors share is written out.
+            merged[key] = deepcopy(value)
     return merged
 
 

@@ -45,6 +45,26 @@ def test_profile_may_only_name_known_parameters() -> None:
         override({"tokenizer_stage1": {"steps": 1}}, {"tokenizer_stage1": {"stepz": 2}}, "x.yaml")
 
 
+def test_a_profile_may_have_data_sets_of_its_own() -> None:
+    base = {"prepare": {"datasets": {"drawn": {"share": 0.1}}, "limit": 1}}
+    shared = {"splits": ["val"]}
+    changes = {"prepare": {"datasets": {"mine": shared, "other": shared, "drawn": {"share": 0.2}}}}
+    merged = override(base, changes, "x.yaml")
+    assert merged["prepare"]["datasets"] == {"drawn": {"share": 0.2}, "mine": shared, "other": shared}
+    assert "&" not in yaml.safe_dump(merged)
+    with pytest.raises(InputError, match=r"x\.yaml: prepare: datasets: drawn: shar is not a parameter"):
+        override(base, {"prepare": {"datasets": {"drawn": {"shar": 0.2}}}}, "x.yaml")
+
+
+def test_the_documented_benchmarks_are_a_profile() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    block = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    base = yaml.safe_load((ROOT / "infra" / "profiles" / "base.yaml").read_text())
+    merged = override(base, block, "docs/benchmarks.md")
+    for section, settings in block.items():
+        assert set(merged[section]["benchmarks"]) == {"scenes", *settings["benchmarks"]}
+
+
 def test_section_of_another_kind_is_taken_whole() -> None:
     base = {
         "encoder": {"kind": "conv", "width": 3},
