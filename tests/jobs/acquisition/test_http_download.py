@@ -99,6 +99,17 @@ def test_cut_connections_continue_where_they_were_cut(
         received += min(cut, len(CONTENT) - received)
 
 
+@pytest.mark.slow
+def test_a_large_file_survives_cut_connections(server: ShardServer, tmp_path: Path) -> None:
+    content = random.Random(2).randbytes(200 << 20)
+    server.shards[NAME] = Shard(content)
+    server.answers.extend(Answer(cut_after=cut << 20) for cut in (90, 0, 60, 1))
+    bar = download(server, tmp_path / NAME, md5=hashlib.md5(content).hexdigest())
+    assert hashlib.sha256((tmp_path / NAME).read_bytes()).digest() == hashlib.sha256(content).digest()
+    assert server.ranges_asked[1:] == [f"bytes={at << 20}-" for at in (90, 90, 150, 151)]
+    assert bar.n == len(content)
+
+
 @settings(max_examples=25, deadline=None)
 @given(offset=st.integers(0, len(CONTENT)))
 def test_part_of_a_killed_run_is_continued(
