@@ -224,6 +224,7 @@ def test_nothing_is_written_outside_the_output(damaged: tuple[StageReport, Path]
         "pictures",
         "quarantine.parquet",
         "shard-00000.parquet",
+        "statistics.json",
     }
     assert (damaged[1].parent / "work" / "data_docs" / "index.html").exists()
 
