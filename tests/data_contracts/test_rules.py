@@ -10,7 +10,7 @@ import pytest
 from data_contracts.expectations import validate
 from data_contracts.masks import SA1B_CONTRACT
 from data_contracts.referring import REFERRING_COLUMNS, REFERRING_CONTRACT
-from data_contracts.rules import AtMost, Between, Contract, Equal, Present, Readable, Unique
+from data_contracts.rules import Absent, AtMost, Between, Contract, Equal, Present, Readable, Unique
 
 RULES = {
     "read": Readable(name="read", why="w"),
@@ -19,6 +19,7 @@ RULES = {
     "least": Between(name="least", why="w", column="b", least=0),
     "same": Equal(name="same", why="w", column="a", other="b"),
     "below": AtMost(name="below", why="w", column="a", limit="b"),
+    "empty": Absent(name="empty", why="w", column="wrong"),
     "once": Unique(name="once", why="w", columns=("id", "part"), repeated="repeated"),
 }
 
@@ -30,11 +31,12 @@ def frame(**columns: Any) -> pd.DataFrame:
         "b": [0.5] * rows,
         "id": [str(number) for number in range(rows)],
         "part": ["x"] * rows,
+        "wrong": [None] * rows,
         "repeated": [False] * rows,
         "problem_rule": [None] * rows,
         "problem": [None] * rows,
     }
-    return pd.DataFrame(whole | columns).astype({"problem_rule": object})
+    return pd.DataFrame(whole | columns).astype({"problem_rule": object, "wrong": object})
 
 
 CASES: list[tuple[str, dict[str, Any], list[bool]]] = [
@@ -43,6 +45,7 @@ CASES: list[tuple[str, dict[str, Any], list[bool]]] = [
     ("range", {"a": [0.0, 1.0, -0.01, 1.01, np.nan]}, [False, False, True, True, False]),
     ("least", {"b": [0.0, -1.0, 1e9, np.nan]}, [False, True, False, False]),
     ("same", {"a": [1.0, 1.0, np.nan, 2.0], "b": [1.0, 2.0, 2.0, np.nan]}, [False, True, False, False]),
+    ("empty", {"wrong": [None, "id 2", None]}, [False, True, False]),
     ("below", {"a": [1.0, 2.1, np.nan, 2.0], "b": [1.0, 2.0, 2.0, np.nan]}, [False, True, False, False]),
 ]
 
@@ -97,3 +100,33 @@ def test_every_declared_rule_has_one_name_a_reason_and_known_columns(contract: C
         assert len(rule.why) > 20
         named = {getattr(rule, field, None) for field in ("column", "other", "limit")} - {None}
         assert named <= set(REFERRING_COLUMNS)
+
+
+def test_columns_that_are_missing_or_of_another_kind_fail(tmp_path: Path) -> None:
+    contract = Contract(name="toy", rules=(), columns={"a": "float", "b": "int", "id": "str"})
+    assert validate(contract, frame(a=[0.5]), tmp_path / "right").failed == {}
+    wrong = frame(a=["0.5"]).drop(columns="b")
+    failed = validate(contract, wrong, tmp_path / "wrong").failed
+    assert set(failed) == {"columns", "type_of_a", "type_of_b"}
+
+
+def test_what_only_warns_is_accepted_and_fails_nothing(tmp_path: Path) -> None:
+    rule = Absent(name="twice", why="Twice is once too often.", column="again", breach="warning")
+    contract = Contract(name="toy", rules=(rule, RULES["range"]))
+    data = frame(a=[0.5, 5.0], again=["id 1", None])
+    assert contract.first_broken(data).tolist()[1:] == ["range"]
+    assert contract.first_broken(data).isna().tolist() == [True, False]
+    assert set(validate(contract, data, tmp_path / "docs").failed) == {"range"}
+    assert contract.warnings == (rule,)
+
+
+def test_data_docs_show_what_was_quarantined_with_ids_and_reasons(tmp_path: Path) -> None:
+    contract = Contract(name="toy", rules=(RULES["range"], RULES["least"]))
+    rejected = {"source_file": "sa_1", "image_id": "i7", "row_id": "r8", "rule": "range", "value": "a 3"}
+    quarantined = pd.DataFrame([rejected])
+    assert validate(contract, frame(a=[0.5]), tmp_path / "docs", quarantined).failed == {}
+    pages = [page.read_text() for page in (tmp_path / "docs" / "validations").rglob("*.html")]
+    (page,) = [page for page in pages if "r8" in page]
+    assert "range: w" in page
+    assert "sa_1" in page
+    assert "a 3" in page
