@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationInfo, field_validator
 
 from jobs.runner.context import JobConfig
 from jobs.runner.layout import StageAddress
+
+STAGES_WITH_WORKERS = ("tokenizer_stage1", "tokenizer_stage1_5")
+STAGES_READ_FROM_COPIES = ("prepare_sa1b",)
 
 
 class Resources(JobConfig):
@@ -21,6 +24,14 @@ class Resources(JobConfig):
     processes: dict[str, int] = Field(default_factory=dict)
     workers: dict[str, NonNegativeInt] = Field(default_factory=dict)
     copies: dict[str, Annotated[str, Field(pattern="^s3://.")]] = Field(default_factory=dict)
+
+    @field_validator("workers", "copies")
+    @classmethod
+    def _stage_makes_use_of_it(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        usable = STAGES_WITH_WORKERS if info.field_name == "workers" else STAGES_READ_FROM_COPIES
+        if idle := value.keys() - set(usable):
+            raise ValueError(f"{', '.join(sorted(idle))} makes no use of it; possible: {', '.join(usable)}")
+        return value
 
 
 class JobSpec(BaseModel):

@@ -11,7 +11,7 @@ from data_contracts.errors import InputError
 from jobs.runner import worker
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport
-from jobs.runner.job_spec import JobSpec
+from jobs.runner.job_spec import JobSpec, Resources
 from jobs.runner.metric_log import MetricLog, MetricPoint
 
 
@@ -46,6 +46,26 @@ def run_as_job(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Stage
         monkeypatch.setattr(worker, "importlib", SimpleNamespace(import_module=lambda name: module))
 
     return install
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"workers": {"tokenizer_stage1": -1}},
+            "resources.workers.tokenizer_stage1: .*greater than or equal to 0",
+        ),
+        (
+            {"workers": {"mask_tokens": 2}},
+            "resources.workers: .*mask_tokens makes no use of it; possible: tokenizer",
+        ),
+        ({"copies": {"prepare_sa1b": "/disk"}}, "resources.copies.prepare_sa1b: .*s3://"),
+        ({"copies": {"prepare_referring": "s3://b/p"}}, "resources.copies: .*possible: prepare_sa1b"),
+    ],
+)
+def test_resources_that_no_stage_would_use_are_refused(settings: dict[str, object], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        worker.parse_config(Resources, "resources", {"cpus": 2} | settings)
 
 
 def test_job_gets_typed_parameters_and_an_empty_output(spec: JobSpec, run_as_job: Callable) -> None:
