@@ -1,8 +1,5 @@
 """What a prepare stage says of its data set: rows that broke a rule, how many, which ones and why the rule exists."""
 
-from collections.abc import Iterable
-from typing import Any
-
 from data_contracts.rules import Contract
 from jobs.preparation.assembly import Assembled
 from jobs.preparation.quarantine import Rejections
@@ -59,7 +56,6 @@ def expectations_check(outcome: ManifestValidation) -> Check:
 
 def rule_table(contract: Contract, found: Rejections) -> list[TableRow]:
     """One row a broken rule, in the contract's order."""
-    rules: Iterable[Any] = (rule for rule in contract.rules if rule.name in found.rows_of_rule)
     return [
         {
             "rule": rule.name,
@@ -68,7 +64,8 @@ def rule_table(contract: Contract, found: Rejections) -> list[TableRow]:
             "first_ids": "; ".join(found.examples[rule.name]),
             "why": rule.why,
         }
-        for rule in rules
+        for rule in contract.rules
+        if rule.name in found.rows_of_rule
     ]
 
 

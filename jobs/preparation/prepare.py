@@ -16,7 +16,7 @@ from jobs.preparation.measuring import MeasuredImage, measure_image
 from jobs.preparation.parallel import in_order, useful_threads
 from jobs.preparation.part import PartFolders, PartSummary, PartWriter
 from jobs.preparation.rows import split_of
-from jobs.preparation.seen import DIGEST_CHARACTERS, Place, Seen
+from jobs.preparation.seen import DIGEST_CHARACTERS, Seen
 from jobs.preparation.settings import PUBLISHED_FILES, ContractConfig, ImagesConfig
 from jobs.preparation.statistics import write_statistics
 from jobs.preparation.storing import with_stored_form
@@ -104,7 +104,7 @@ class _Preparation:
                 writer.add(verdicts, accepted)
                 writer.summary.images_read += len(measured)
                 writer.summary.image_ids += [image.raw.image_id for image in measured]
-                writer.summary.places |= self._places(measured)
+                self._note_places(measured, writer.summary)
                 if self.kind.rows_unique_across_images:
                     writer.summary.row_ids += [row.raw.row_id for image in measured for row in image.rows]
                 count(len(measured))
@@ -114,12 +114,11 @@ class _Preparation:
         image = measure_image(raw, self.kind.contract.convention, self.contract.max_image_pixels)
         return with_stored_form(image, self.images).without_useless_bytes()
 
-    def _places(self, images: Iterable[MeasuredImage]) -> dict[str, Place]:
-        return {
-            image.sha256[:DIGEST_CHARACTERS]: self.judge.place(image)
-            for image in images
-            if image.problem is None and image.rows
-        }
+    def _note_places(self, images: Iterable[MeasuredImage], summary: PartSummary) -> None:
+        """As Seen does: a picture is where it was met first."""
+        for image in images:
+            if image.problem is None and image.rows:
+                summary.places.setdefault(image.sha256[:DIGEST_CHARACTERS], self.judge.place(image))
 
     def report(self, dataset: RawDataset) -> StageReport:
         """Put the parts together in the output, and say what they hold."""
