@@ -1,7 +1,8 @@
 """What the three prepare stages share: read, measure, judge, store, quarantine, show, validate."""
 
 from collections.abc import Iterable, Iterator
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,34 +54,34 @@ def prepare(
         benchmarks=benchmarks or BenchmarkImages(),
     )
     preparation = _Preparation(
-        kind, judge, held_out_share, contract, images, context, threads or useful_threads()
+        kind=kind,
+        judge=judge,
+        source=context.partition or folder.name,
+        held_out_share=held_out_share,
+        contract=contract,
+        images=images,
+        context=context,
+        threads=threads or useful_threads(),
     )
-    preparation.source = context.partition or folder.name
     preparation.read(dataset)
     return preparation.report(dataset)
 
 
+@dataclass(kw_only=True)
 class _Preparation:
-    def __init__(
-        self,
-        kind: Kind,
-        judge: Judge,
-        held_out_share: float,
-        contract: ContractConfig,
-        images: ImagesConfig,
-        context: StageContext,
-        threads: int,
-    ) -> None:
-        self.kind = kind
-        self.judge = judge
-        self.held_out_share = held_out_share
-        self.contract = contract
-        self.images = images
-        self.context = context
-        self.threads = threads
-        self.source = ""
-        self.parts = PartFolders(context.work / "parts")
-        self.summaries: list[PartSummary] = []
+    kind: Kind
+    judge: Judge
+    source: str
+    held_out_share: float
+    contract: ContractConfig
+    images: ImagesConfig
+    context: StageContext
+    threads: int
+    summaries: list[PartSummary] = field(default_factory=list)
+
+    @cached_property
+    def parts(self) -> PartFolders:
+        return PartFolders(self.context.work / "parts")
 
     def read(self, dataset: RawDataset) -> None:
         """Read, judge and write every part that is not done yet."""
