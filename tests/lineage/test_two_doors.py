@@ -100,7 +100,7 @@ def test_models_are_registered_once_as_challenger(by_dvc: Path) -> None:
     assert "altollm version 1 (already registered)" in again
     store = f"sqlite:///{by_dvc / '.work/mlflow/mlflow.db'}"
     version = MlflowClient(store, store).get_model_version_by_alias("altollm", "challenger")
-    assert version.tags["checks_of_sources"] == "passed"
+    assert version.tags["contracts"] == "passed"
     assert version.tags["data_version.altollm_sft"] == data_versions(by_dvc)["altollm_sft"]
     assert float(version.tags["device_hours"]) > 0
     measured = version.description.split("## Measured")[1].split("## Training")[0]

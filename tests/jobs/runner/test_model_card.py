@@ -48,11 +48,14 @@ def test_tags_name_the_version_of_every_source_and_one_of_all_partitions() -> No
     assert tags["data_version.prepare_sa1b"] != card(first).tags()["data_version.prepare_sa1b"]
 
 
-def test_failed_checks_of_sources_are_told() -> None:
+def test_failed_checks_are_told_and_broken_contracts_can_be_searched_for() -> None:
     failing = card(made("prepare_referring@refcoco", 1, checks=[CONTRACT]))
-    assert failing.tags()["checks_of_sources"] == "prepare_referring@refcoco: 3 of 9 rows quarantined"
+    assert failing.tags()["contracts"] == "prepare_referring@refcoco: 3 of 9 rows quarantined"
     assert "check `contract` failed: 3 of 9 rows quarantined" in failing.text()
-    assert card(made("base_weights", 1)).tags()["checks_of_sources"] == "passed"
+    health = {"name": "training_health", "passed": False, "reason": "loss not falling"}
+    trained = card(made("tokenizer_stage1", 1, checks=[health]))
+    assert trained.tags()["contracts"] == "passed"
+    assert "check `training_health` failed: loss not falling" in trained.text()
 
 
 def test_the_text_holds_figures_costs_and_what_was_measured() -> None:
