@@ -22,7 +22,7 @@ help:  ## list the targets
 
 setup: $(VENV)/installed  ## create the virtual environment from the lock
 
-demo: setup  ## the whole lineage with profile small: about 13 minutes on two cores
+demo: setup  ## the whole lineage with profile small: about 16 minutes on two cores
 	alto profile small
 	dvc repro
 	alto sync
