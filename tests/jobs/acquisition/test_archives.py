@@ -231,7 +231,9 @@ def test_a_zip_that_lies_about_sizes_is_refused(tmp_path: Path) -> None:
         unpacked(tmp_path, bytes(content), most_bytes=1000)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", bytes(10_240), b"PK\3\4", gzip.compress(b"hello", mtime=0)])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", bytes(10_240), b"PK\3\4", gzip.compress(b"hello", mtime=0)]
+)
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     if content == bytes(10_240):
         assert unpacked(tmp_path, content) == {}
