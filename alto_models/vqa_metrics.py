@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from data_contracts.vqa import MME_COGNITION, MME_PERCEPTION
+
 # --- POPE
 
 
@@ -113,20 +115,6 @@ def vqa_accuracy(text: str, answers: Sequence[str]) -> float:
 
 # --- MME
 
-PERCEPTION = (
-    "existence",
-    "count",
-    "position",
-    "color",
-    "posters",
-    "celebrity",
-    "scene",
-    "landmark",
-    "artwork",
-    "OCR",
-)
-COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
-
 
 def mme_answer(text: str) -> str:
     """ "yes" or "no" where the first four characters hold it, else "other", which is always wrong."""
@@ -159,6 +147,6 @@ def mme_score(results: Iterable[tuple[str, str, bool]]) -> MmeScore:
         scores[subtask] = 100 * (_share(sum(questions), len(questions)) + _share(sum(pairs), len(pairs)))
     return MmeScore(
         subtasks=scores,
-        perception=sum(scores.get(name, 0.0) for name in PERCEPTION),
-        cognition=sum(scores.get(name, 0.0) for name in COGNITION),
+        perception=sum(scores.get(name, 0.0) for name in MME_PERCEPTION),
+        cognition=sum(scores.get(name, 0.0) for name in MME_COGNITION),
     )

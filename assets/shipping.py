@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from jobs.runner.registry import REGISTERED_MODELS, RegisteredVersion, register_recorded
+from jobs.runner.staleness import lineage_state
 
 REGISTRATION_CODE_VERSION = "1"
 
@@ -30,7 +31,7 @@ def registration_asset(root: Path) -> dg.AssetsDefinition:
         description="Recorded checkpoints as versions of `alto-tokenizer` and `altollm`, newest aliased `challenger`.",
     )
     def registration() -> dg.MaterializeResult:
-        versions = register_recorded(root)
+        versions = register_recorded(root, lineage_state(root))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(registration_version(versions)),
             metadata=registration_metadata(versions),

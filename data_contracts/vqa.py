@@ -25,6 +25,20 @@ VQA_COLUMNS: dict[str, str] = {
 MAX_QUESTION_CHARACTERS = 2000
 VQAV2_ANSWERS = 10
 MME_QUESTIONS = 2
+# Its subtasks, in the two groups that are summed.
+MME_PERCEPTION = (
+    "existence",
+    "count",
+    "position",
+    "color",
+    "posters",
+    "celebrity",
+    "scene",
+    "landmark",
+    "artwork",
+    "OCR",
+)
+MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 
 QUESTION_RULES: tuple[Rule, ...] = (
     Readable(name="line_readable", why="A line that is not in the format says nothing."),

@@ -104,8 +104,9 @@ def compare_systems(
         for model in models
         if model.name in learned
     ]
-    samples = evaluate(rows, count, systems, "standard", config.images_per_shard, context)
-    released = evaluate(rows, count, [*trained, *baselines], "released", config.images_per_shard, context)
+    shard = config.images_per_shard
+    samples = evaluate(rows, count, systems, "standard", counts["expressions"], shard, context)
+    released = evaluate(rows, count, [*trained, *baselines], "released", counts["records"], shard, context)
     board, released_board = (
         Scoreboard(
             table.to_pandas(),

@@ -44,7 +44,7 @@ def bring_up_to_date(root: Path) -> None:
             print("MLflow: nothing to register, the models are not up to date")
             return
         try:
-            versions = register_recorded(root)
+            versions = register_recorded(root, states)
         except InputError as error:
             print(f"MLflow: {error}")
             return

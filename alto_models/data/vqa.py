@@ -53,6 +53,10 @@ class VqaImages:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def questions(self, index: int) -> tuple[VqaQuestion, ...]:
+        """Questions about an image, without reading the image."""
+        return _questions(self._rows.row(index, ["questions"]))
+
     def __getitem__(self, index: int) -> VqaImage:
         return _image(self._rows.row(index))
 
@@ -60,14 +64,17 @@ class VqaImages:
         return (self[index] for index in range(len(self)))
 
 
-def _image(row: dict[str, Any]) -> VqaImage:
-    questions = tuple(
+def _questions(row: dict[str, Any]) -> tuple[VqaQuestion, ...]:
+    return tuple(
         VqaQuestion(**question | {"answers": tuple(question["answers"])}) for question in row["questions"]
     )
+
+
+def _image(row: dict[str, Any]) -> VqaImage:
     return VqaImage(
         image_id=row["image_id"],
         width=row["width"],
         height=row["height"],
         image=row["image"],
-        questions=questions,
+        questions=_questions(row),
     )

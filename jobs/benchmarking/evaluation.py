@@ -1,15 +1,14 @@
 """Asks every system every question, shard by shard, so that a killed run redoes one shard at most."""
 
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alto_models.data.shards import ShardRows
-from jobs.benchmarking.questions import BenchmarkImage, EvaluationProtocol, Question
+from jobs.benchmarking.kept_tables import kept_table
+from jobs.benchmarking.questions import BenchmarkImage, EvaluationProtocol
 from jobs.benchmarking.results import SAMPLES_SCHEMA
 from jobs.benchmarking.rows import sample_row
 from jobs.benchmarking.systems import System
@@ -21,47 +20,46 @@ def evaluate(
     count: int,
     systems: Sequence[System],
     protocol: EvaluationProtocol,
+    questions: int,
     images_per_shard: int,
     context: StageContext,
 ) -> pa.Table:
     """Table of `SAMPLES_SCHEMA` for the first `count` images, sorted by system, mode and question.
 
-    Finished shards are kept in `context.work` and found again by the next run with the same inputs.
+    questions: that the protocol asks about these images. Finished shards are kept in `context.work` and found again
+    by the next run with the same inputs.
     """
-    runs = sum(len(system.modes) for system in systems)
-    records = [record for index in range(count) for record in rows.row(index, ["records"])["records"]]
-    expressions = sum(len(record["expressions"]) for record in records)
-    total = runs * (expressions if protocol == "standard" else len(records))
+    total = questions * sum(len(system.modes) for system in systems)
     shards = []
     with context.progress(total, f"Benchmark, protocol {protocol}", "answer") as bar:
         for number, start in enumerate(range(0, count, images_per_shard)):
             path = context.work / f"answers-{protocol}-{number:05d}.parquet"
-            if not path.exists():
-                stop = min(start + images_per_shard, count)
-                images = [BenchmarkImage.from_row(rows.row(index)) for index in range(start, stop)]
-                questions = [question for image in images for question in image.questions(protocol)]
-                prefix = "" if protocol == "standard" else f"{protocol}_"
-                _write_whole(_evaluate_shard(questions, systems, number, prefix, context), path)
-            shards.append(pq.read_table(path, schema=SAMPLES_SCHEMA))
+            indices = range(start, min(start + images_per_shard, count))
+            answer = partial(_evaluate_shard, rows, indices, systems, protocol, number, context)
+            shards.append(kept_table(path, SAMPLES_SCHEMA, answer))
             bar.update(len(shards[-1]))
     return _by_system(pa.concat_tables(shards), systems)
 
 
 def _evaluate_shard(
-    questions: Sequence[Question],
+    rows: ShardRows,
+    indices: range,
     systems: Sequence[System],
+    protocol: EvaluationProtocol,
     number: int,
-    prefix: str,
     context: StageContext,
 ) -> pa.Table:
-    """prefix: of the names of the speeds that are logged, which belong to no hashed output."""
-    rows = []
+    """Answers about the images at `indices`, and their speed as points of curves, which belong to no hashed output."""
+    images = [BenchmarkImage.from_row(rows.row(index)) for index in indices]
+    questions = [question for image in images for question in image.questions(protocol)]
+    prefix = "" if protocol == "standard" else f"{protocol}_"
+    found = []
     for system in systems:
         for mode in system.modes:
             started = time.perf_counter()
             predictions = system.predict(questions, mode)
             seconds = time.perf_counter() - started
-            rows += [
+            found += [
                 sample_row(question, prediction, system.name, mode)
                 for question, prediction in zip(questions, predictions, strict=True)
             ]
@@ -76,7 +74,7 @@ def _evaluate_shard(
                         f"{name}_seconds_per_answer": seconds / len(questions),
                     },
                 )
-    return pa.Table.from_pylist(rows, schema=SAMPLES_SCHEMA)
+    return pa.Table.from_pylist(found, schema=SAMPLES_SCHEMA)
 
 
 def _by_system(samples: pa.Table, systems: Sequence[System]) -> pa.Table:
@@ -87,9 +85,3 @@ def _by_system(samples: pa.Table, systems: Sequence[System]) -> pa.Table:
     for index, run in enumerate(names):
         runs[run].append(index)
     return samples.take(pa.array([index for rows in runs.values() for index in rows], pa.int64()))
-
-
-def _write_whole(table: pa.Table, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial)
-    os.replace(partial, path)

@@ -3,9 +3,9 @@
 Shard by shard, so that a killed run redoes one shard at most.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from statistics import fmean
 from typing import NamedTuple, Protocol
 
@@ -26,6 +26,7 @@ from alto_models.vqa_metrics import (
     vqa_answer,
 )
 from data_contracts.errors import InputError
+from jobs.benchmarking.kept_tables import kept_table
 from jobs.benchmarking.language import LanguageModel
 from jobs.benchmarking.results import Estimate
 from jobs.benchmarking.vqa_results import (
@@ -82,8 +83,8 @@ def ask_and_score(
     Raises InputError where the partition holds questions of several benchmarks.
     """
     count = min(len(images), settings.limit or len(images))
+    scoring = _scoring(images, count)
     samples = _answers(images, count, models, max_length, settings, context).to_pandas()
-    scoring = _scoring([images[index] for index in range(count)])
     metrics = VqaMetrics(
         benchmark=str(context.partition),
         scoring=scoring,
@@ -106,8 +107,8 @@ def ask_and_score(
     return StageReport(figures=_figures(metrics))
 
 
-def _scoring(images: Sequence[VqaImage]) -> Scoring:
-    found = {question.scoring for image in images for question in image.questions}
+def _scoring(images: VqaImages, count: int) -> Scoring:
+    found = {question.scoring for index in range(count) for question in images.questions(index)}
     if len(found) != 1:
         raise InputError(f"questions of {', '.join(sorted(found)) or 'nothing'}: one benchmark expected")
     return TypeAdapter(Scoring).validate_python(found.pop())
@@ -126,21 +127,24 @@ def _answers(
     with context.progress(count, "Questions", "image") as bar:
         for number, start in enumerate(range(0, count, settings.images_per_shard)):
             path = context.work / f"answers-vqa-{number:05d}.parquet"
-            stop = min(start + settings.images_per_shard, count)
-            if not path.exists():
-                asked = [pair for index in range(start, stop) for pair in _questions(images[index])]
-                rows = [
-                    row
-                    for name, model in models.items()
-                    for row in _ask(name, model, asked, max_length, settings)
-                ]
-                rows += [_row(ALWAYS_YES, one, "yes") for one in asked]
-                partial = path.with_suffix(".partial")
-                pq.write_table(pa.Table.from_pylist(rows, schema=VQA_SAMPLES_SCHEMA), partial)
-                os.replace(partial, path)
-            tables.append(pq.read_table(path, schema=VQA_SAMPLES_SCHEMA))
-            bar.update(stop - start)
+            indices = range(start, min(start + settings.images_per_shard, count))
+            answer = partial(_answer_shard, images, indices, models, max_length, settings)
+            tables.append(kept_table(path, VQA_SAMPLES_SCHEMA, answer))
+            bar.update(len(indices))
     return pa.concat_tables(tables)
+
+
+def _answer_shard(
+    images: VqaImages,
+    indices: range,
+    models: Mapping[str, LanguageModel],
+    max_length: int,
+    settings: Settings,
+) -> pa.Table:
+    asked = [pair for index in indices for pair in _questions(images[index])]
+    rows = [row for name, model in models.items() for row in _ask(name, model, asked, max_length, settings)]
+    rows += [_row(ALWAYS_YES, one, "yes") for one in asked]
+    return pa.Table.from_pylist(rows, schema=VQA_SAMPLES_SCHEMA)
 
 
 def _questions(image: VqaImage) -> list[Asked]:

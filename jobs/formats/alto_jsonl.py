@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from jobs.formats.raw import (
     load_json_file,
     parse_fields,
     printable,
-    read_bytes,
+    read_within,
     safe_path,
     text_of,
     unnamed_image,
@@ -100,12 +101,8 @@ def _read_images(folder: Path, lines_of_image: dict[tuple[Path, str], list[Named
         if lines[0].image is None:
             yield unnamed_image(image_id, image, rows)
             continue
-        try:
-            data = read_bytes(safe_path(root, image), "image_exists")
-        except ProblemError as error:
-            yield RawImage(image_id=image_id, source_file=image, rows=rows, problem=error.problem)
-        else:
-            yield RawImage(image_id=image_id, source_file=image, rows=rows, data=data)
+        found = RawImage(image_id=image_id, source_file=image, rows=rows)
+        yield found.filled(partial(read_within, root, image, "image_exists"))
 
 
 def _read_row(named: NamedLine, root: Path) -> RawRow:

@@ -5,10 +5,12 @@ A .txt has two lines `question<TAB>Yes` or `question<TAB>No`.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from data_contracts.errors import InputError
+from data_contracts.vqa import MME_COGNITION, MME_PERCEPTION
 from jobs.formats.raw import (
     VALUE_CHARACTERS,
     Problem,
@@ -23,22 +25,7 @@ from jobs.formats.raw import (
 from jobs.formats.selection import WHOLE, Selection
 from jobs.formats.vqa_images import IMAGE_SUFFIXES
 
-SUBTASKS = (
-    "existence",
-    "count",
-    "position",
-    "color",
-    "posters",
-    "celebrity",
-    "scene",
-    "landmark",
-    "artwork",
-    "OCR",
-    "commonsense_reasoning",
-    "numerical_calculation",
-    "text_translation",
-    "code_reasoning",
-)
+SUBTASKS = (*MME_PERCEPTION, *MME_COGNITION)
 SPLIT = "test"
 
 
@@ -73,14 +60,14 @@ def _pairs(folder: Path, subtask: str) -> Iterator[Pair]:
 
 def _read_image(pair: Pair) -> RawImage:
     image_id = printable(f"{pair.subtask}/{pair.stem}")
-    rows = tuple(_read_rows(pair, image_id))
-    try:
-        if pair.image is None:
-            raise ProblemError("image_exists", f"no image beside {image_id}.txt")
-        data = read_bytes(pair.image, "image_exists")
-    except ProblemError as error:
-        return RawImage(image_id=image_id, source_file=image_id, rows=rows, problem=error.problem)
-    return RawImage(image_id=image_id, source_file=image_id, rows=rows, data=data)
+    found = RawImage(image_id=image_id, source_file=image_id, rows=tuple(_read_rows(pair, image_id)))
+    return found.filled(partial(_read_file, pair, image_id))
+
+
+def _read_file(pair: Pair, image_id: str) -> bytes:
+    if pair.image is None:
+        raise ProblemError("image_exists", f"no image beside {image_id}.txt")
+    return read_bytes(pair.image, "image_exists")
 
 
 def _read_rows(pair: Pair, image_id: str) -> Iterator[RawRow]:

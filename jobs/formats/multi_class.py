@@ -5,6 +5,7 @@ A line asks for all pixels of some classes of an image at once, by their names j
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from jobs.formats.raw import (
     RawRow,
     Text,
     parse_fields,
-    read_bytes,
+    read_within,
     safe_path,
     text_of,
     unnamed_image,
@@ -60,12 +61,8 @@ def _read_images(
         if lines[0].image is None:
             yield unnamed_image(image, source_file, rows)
             continue
-        try:
-            data = read_bytes(safe_path(folder, image), "image_exists")
-        except ProblemError as error:
-            yield RawImage(image_id=image, source_file=source_file, rows=rows, problem=error.problem)
-        else:
-            yield RawImage(image_id=image, source_file=source_file, rows=rows, data=data)
+        found = RawImage(image_id=image, source_file=source_file, rows=rows)
+        yield found.filled(partial(read_within, folder, image, "image_exists"))
 
 
 def _read_row(folder: Path, named: NamedLine) -> RawRow:

@@ -7,8 +7,8 @@ types, references); whether the content is right is for the contract to say.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
@@ -85,6 +85,13 @@ class RawImage:
     data: bytes = b""
     stated_size: tuple[int, int] | None = None
     problem: Problem | None = None
+
+    def filled(self, read: Callable[[], bytes]) -> "RawImage":
+        """With the data that `read` gives or, where it raises ProblemError, with that problem."""
+        try:
+            return replace(self, data=read())
+        except ProblemError as error:
+            return replace(self, problem=error.problem)
 
 
 def unnamed_image(image_id: str, source_file: str, rows: tuple[RawRow, ...]) -> RawImage:
@@ -224,6 +231,11 @@ def visible(text: str) -> str:
     return text.strip().strip(WIDTHLESS).strip()
 
 
+def read_within(folder: Path, relative: str, rule: str) -> bytes:
+    """As `read_bytes`, of a path that a data set names. Raises ProblemError."""
+    return read_bytes(safe_path(folder, relative), rule)
+
+
 def parse_json(data: bytes, rule: str) -> Any:
     """Raises ProblemError(rule) where the bytes are not JSON in UTF-8."""
     try:
@@ -232,22 +244,29 @@ def parse_json(data: bytes, rule: str) -> Any:
         raise ProblemError(rule, error) from None
 
 
-def load_json_file(path: Path) -> Any:
-    """Contents of a data set's index file. Raises InputError: without it nothing can be read."""
+def load_json_file(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Contents of a data set's index file. Raises InputError: without it nothing can be read.
+
+    object_hook: what each object becomes while it is read, as for `json.loads`.
+    """
     try:
-        return _loads(path.read_text(encoding="utf-8-sig"))
+        return _loads(path.read_text(encoding="utf-8-sig"), object_hook)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; the data set is incomplete") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); acquire the data set again") from None
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """JSON; a whole number of thousands of digits, which Python refuses to read, is infinite, so that it costs
     its row and not its file."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_hook=object_hook)
     except json.JSONDecodeError:
         raise
     except ValueError:
-        return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 1000 else float(digits))
+        return json.loads(
+            text,
+            object_hook=object_hook,
+            parse_int=lambda digits: int(digits) if len(digits) < 1000 else float(digits),
+        )

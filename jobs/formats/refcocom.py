@@ -6,7 +6,7 @@ Images are COCO's, named as in COCO 2014.
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,16 +84,13 @@ def _read_images(folder: Path, segments_of_image: dict[str, list[Numbered]]) -> 
             yield unnamed_image(name, source_file, rows)
             continue
         coco = COCO_NAME.fullmatch(name)
-        image = RawImage(
+        found = RawImage(
             image_id=coco[1] if coco else name,
             image_numbering=COCO_NUMBERING if coco else None,
             source_file=source_file,
             rows=rows,
         )
-        try:
-            yield replace(image, data=read_image_file(folder, name))
-        except ProblemError as error:
-            yield replace(image, problem=error.problem)
+        yield found.filled(partial(read_image_file, folder, name))
 
 
 def _read_row(folder: Path, item: Numbered) -> RawRow:

@@ -1,7 +1,7 @@
 """Images of question sets, found by name wherever they lie in the folder."""
 
 import re
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from jobs.formats.coco import COCO_NUMBERING
@@ -29,15 +29,15 @@ class ImageFiles:
         A missing image carries its problem.
         """
         shown, coco = printable(name), _COCO_NAME.fullmatch(name)
-        image = RawImage(
+        found = RawImage(
             image_id=str(int(coco[1])) if coco else shown,
             image_numbering=COCO_NUMBERING if coco else None,
             source_file=shown,
             rows=rows,
         )
-        try:
-            if name not in self._paths:
-                raise ProblemError("image_exists", f"no file {shown}")
-            return replace(image, data=read_bytes(self._paths[name], "image_exists"))
-        except ProblemError as error:
-            return replace(image, problem=error.problem)
+        return found.filled(partial(self._read, name))
+
+    def _read(self, name: str) -> bytes:
+        if name not in self._paths:
+            raise ProblemError("image_exists", f"no file {printable(name)}")
+        return read_bytes(self._paths[name], "image_exists")

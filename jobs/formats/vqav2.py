@@ -4,7 +4,6 @@
 and the number of an image give the name of its file.
 """
 
-import json
 import re
 import sys
 from collections import defaultdict
@@ -24,6 +23,7 @@ from jobs.formats.raw import (
     RawRow,
     Text,
     identifier_of,
+    load_json_file,
     parse_fields,
     unnamed_image,
 )
@@ -68,12 +68,7 @@ def open_vqav2(folder: Path, selection: Selection = WHOLE) -> RawDataset:
 
 
 def _list_in(path: Path, key: str) -> list[Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_texts_for_answers)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; the data set is incomplete") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); acquire the data set again") from None
+    content = load_json_file(path, _texts_for_answers)
     if not isinstance(content, dict) or not isinstance(content.get(key), list):
         raise InputError(f"{path}: no list {key!r}; it is not VQAv2's")
     rows: list[Any] = content[key]

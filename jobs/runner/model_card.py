@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.ledger import value_hash
-from jobs.runner.lineage import Lineage, read_lineage
+from jobs.runner.lineage import Lineage
 from jobs.runner.run import LastRun, read_last_run, read_report
-from jobs.runner.staleness import StageState, lineage_state
+from jobs.runner.staleness import StageState
 
 MEASURING_STAGES = ("tokenizer_benchmark", "benchmark")
 CONTRACT_CHECKS = ("contract", "expectations")  # of the data
@@ -85,10 +84,9 @@ class ModelCard:
         )
 
 
-def model_card(root: Path, address: StageAddress) -> ModelCard:
-    """The card of a recorded, up-to-date checkpoint."""
-    lineage = read_lineage(root)
-    states = {state.address: state for state in lineage_state(root) if state.recorded is not None}
+def model_card(lineage: Lineage, found: Sequence[StageState], address: StageAddress) -> ModelCard:
+    """The card of a recorded, up-to-date checkpoint. found: the state of every address."""
+    states = {state.address: state for state in found if state.recorded is not None}
     made = {one: _made(lineage, state) for one, state in states.items()}
     of = made[address]
     measured = [

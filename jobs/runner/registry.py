@@ -10,9 +10,10 @@ from typing import Any, Literal
 from data_contracts.errors import InputError
 from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.ledger import Ledger
-from jobs.runner.lineage import read_lineage
+from jobs.runner.lineage import Lineage, read_lineage
 from jobs.runner.model_card import ModelCard, model_card
 from jobs.runner.run import read_last_run
+from jobs.runner.staleness import StageState
 from jobs.runner.tracking import find_or_create_experiment, use_project_store
 from jobs.serving.package import package_segmenter
 
@@ -30,8 +31,10 @@ class RegisteredVersion:
     how: Literal["registered", "already registered"]
 
 
-def register_recorded(root: Path) -> list[RegisteredVersion]:
+def register_recorded(root: Path, states: Sequence[StageState]) -> list[RegisteredVersion]:
     """Register the recorded output of each registered stage, unless a version with its hash exists.
+
+    states: of every address, as they are now.
 
     Only what the ledger records is registered, so results of experiments and sweeps never are.
     Raises InputError where a stage has no record.
@@ -40,20 +43,26 @@ def register_recorded(root: Path) -> list[RegisteredVersion]:
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    return [register(client, root, StageAddress(stage), model) for stage, model in REGISTERED_MODELS.items()]
+    lineage = read_lineage(root)
+    return [
+        register(client, lineage, states, StageAddress(stage), model)
+        for stage, model in REGISTERED_MODELS.items()
+    ]
 
 
-def register(client: Any, root: Path, address: StageAddress, model: str) -> RegisteredVersion:
+def register(
+    client: Any, lineage: Lineage, states: Sequence[StageState], address: StageAddress, model: str
+) -> RegisteredVersion:
+    root, profile = lineage.root, lineage.profile
     recorded = Ledger(root).current(address)
     if recorded is None:
         raise InputError(f"{address} has no up-to-date result: run it before registering")
     ensure_model(client, model)
     known = find_version(client, model, recorded.data_version)
-    profile = read_lineage(root).profile
     output = output_folder(profile, address)
     if known is None and not (root / output).exists():
         raise InputError(f"{address} cannot be registered: its output is not here; `dvc pull {output}`")
-    card = model_card(root, address)
+    card = model_card(lineage, states, address)
     if known is not None:
         describe(client, known, card)
         client.set_registered_model_alias(model, CHALLENGER, known.version)

@@ -9,8 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alto_models.vqa_metrics import (
-    COGNITION,
-    PERCEPTION,
     mme_answer,
     mme_score,
     pope_answer,
@@ -19,6 +17,7 @@ from alto_models.vqa_metrics import (
     vqa_answer,
     vqa_without_punctuation,
 )
+from data_contracts.vqa import MME_COGNITION, MME_PERCEPTION
 
 
 @pytest.mark.parametrize(
@@ -177,6 +176,6 @@ def test_mme_score_by_hand() -> None:
 
 def test_mme_at_best() -> None:
     score = mme_score(
-        (task, image, True) for task in (*PERCEPTION, *COGNITION) for image in "ab" for _ in "12"
+        (task, image, True) for task in (*MME_PERCEPTION, *MME_COGNITION) for image in "ab" for _ in "12"
     )
     assert (score.perception, score.cognition) == (2000, 800)
