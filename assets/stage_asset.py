@@ -45,7 +45,7 @@ class StageAsset:
 
 
 class Launcher(Protocol):
-    """Starts a stage's job for a Dagster run (orchestration/launchers.py)."""
+    """Starts a stage's job for a Dagster run (orchestration/launching/session.py)."""
 
     def launch_for(self, context: dg.AssetExecutionContext) -> Launch: ...
 

@@ -10,7 +10,7 @@ from assets.stage_asset import build_assets
 from jobs.runner.layout import project_root
 from jobs.runner.lineage import read_lineage
 from orchestration.jobs import phase_jobs, retraining, weekly_retraining
-from orchestration.launchers import LocalLauncher
+from orchestration.launching.session import StageLauncher
 from orchestration.partitions import partitions_definitions
 from orchestration.promotion.assets import beats_champion_check, promotion_asset
 from orchestration.sensors import build_sensors
@@ -32,7 +32,7 @@ def build_definitions(root: Path) -> dg.Definitions:
         jobs=[*jobs.values(), retraining],
         schedules=[weekly_retraining],
         sensors=build_sensors(root, jobs),
-        resources={"launcher": LocalLauncher()},
+        resources={"launcher": StageLauncher()},
     )
 
 

@@ -11,7 +11,11 @@ from data_contracts.errors import InputError
 from jobs.runner.lineage import read_yaml
 from orchestration.atomic_files import write_atomically
 
-KEYED_BY_PARTITION = ("datasets", "benchmarks")
+OPEN_SECTIONS = (
+    "datasets",
+    "benchmarks",
+    "needs",
+)  # keyed by partition or stage: a profile may have keys of its own
 
 
 def profile_names(root: Path) -> list[str]:
@@ -37,7 +41,7 @@ def override(
 ) -> dict[str, Any]:
     """`base` with the values of `changes`; every key of `changes` must exist in `base`.
 
-    Sections keyed by partition take new keys (`new_keys`), for a profile may have data sets of its own. Two sections
+    Open sections take new keys (`new_keys`), for a profile may have data sets of its own. Two sections
     are taken from `changes` as they are: one that is empty in `base`, and one of another `kind` or `source` than in
     `base`, which has keys of its own.
     """
@@ -50,7 +54,7 @@ def override(
             raise InputError(f"{where}: {key} is not a parameter of infra/profiles/base.yaml")
         both_nested = isinstance(value, Mapping) and isinstance(base[key], Mapping)
         if both_nested and base[key] and not _another_variant(base[key], value):
-            merged[key] = override(base[key], value, f"{where}: {key}", key in KEYED_BY_PARTITION)
+            merged[key] = override(base[key], value, f"{where}: {key}", key in OPEN_SECTIONS)
         else:
             # A copy, so that what YAML anchors share is written out.
             merged[key] = deepcopy(value)

@@ -71,13 +71,17 @@ def run_first(root: Path, address: StageAddress) -> None:
 
 
 def launch(spec: JobSpec, lock: StageLock) -> None:
-    """Run the job here, or start as many processes for it as `resources.processes` asks for."""
-    if spec.processes == 1 or launched_processes() > 1:
+    """Run the job here, or start the processes that `resources` asks for: on this machine, or by its launcher."""
+    if launched_processes() > 1 or (spec.launcher == "local" and spec.processes == spec.needs.nodes == 1):
         announce(spec.path)
         execute(spec)
         return
-    forget_verdict(spec)
-    status = subprocess.run(launch_command(spec), pass_fds=[lock.fileno()], check=False).returncode
+    if spec.launcher == "local":
+        forget_verdict(spec)
+        command = launch_command(spec)
+    else:  # a process of its own, for jobs import nothing of orchestration
+        command = [sys.executable, "-m", "orchestration.launching", str(spec.path)]
+    status = subprocess.run(command, pass_fds=[lock.fileno()], check=False).returncode
     if status != 0:
         raise_verdict(spec, f"ended with status {status}")
 

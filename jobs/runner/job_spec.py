@@ -1,37 +1,97 @@
 """The frozen order for one job: everything it may read, fixed before it starts."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from jobs.runner.context import JobConfig
-from jobs.runner.layout import StageAddress
+from jobs.runner.layout import STAGES, StageAddress
 
 STAGES_WITH_WORKERS = ("tokenizer_stage1", "tokenizer_stage1_5")
 STAGES_READ_FROM_COPIES = ("prepare_sa1b",)
 
 
-class Resources(JobConfig):
-    """What a job may use; asking for more makes no stage stale.
+STAGES_IN_SEVERAL_PROCESSES = (
+    "tokenizer_stage1",
+    "tokenizer_stage1_5",
+    "altollm_sft",
+    "altollm_grpo",
+    "grpo_sweep",
+)
 
-    cpus: threads of a job. processes: of each stage that trains in several (torchrun on one machine), by stage.
+LauncherName = Literal["local", "slurm", "kubernetes"]
+WorkTree = Literal["shared", "staged"]
+
+
+class Needs(JobConfig):
+    """What one job asks a machine or cluster for.
+
+    gpus, cpus, memory_gb: of each node. hours: the time limit. launcher: for this stage instead of the common one.
+    """
+
+    gpus: NonNegativeInt = 0
+    nodes: PositiveInt = 1
+    cpus: PositiveInt = 1
+    memory_gb: PositiveFloat = 4.0
+    hours: PositiveFloat = 24.0
+    launcher: LauncherName | None = None
+
+
+class Resources(JobConfig):
+    """What a job may use and who starts it; a change here makes no stage stale.
+
+    launcher: what starts jobs. work_tree: whether a launched job sees this work tree (a shared file system), or
+        works in a clone of its own.
+    needs: of each job, by stage; `default` for stages that are not named, and for what a named one does not state.
+    processes: on each node, of each stage that trains in several (torchrun), by stage.
     workers: processes that read training data, for each process that trains, by stage; 0 for a thread of its own.
     copies: s3://bucket/prefix with a copy of a stage's output, by stage; training reads it in place of the folder.
     """
 
-    cpus: int = Field(gt=0)
-    processes: dict[str, int] = Field(default_factory=dict)
+    launcher: LauncherName = "local"
+    work_tree: WorkTree = "shared"
+    needs: dict[str, Needs] = Field(default_factory=lambda: {"default": Needs()})
+    processes: dict[str, PositiveInt] = Field(default_factory=dict)
     workers: dict[str, NonNegativeInt] = Field(default_factory=dict)
     copies: dict[str, Annotated[str, Field(pattern="^s3://.")]] = Field(default_factory=dict)
 
-    @field_validator("workers", "copies")
+    @field_validator("needs", mode="before")
+    @classmethod
+    def _the_rest_is_default(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or not all(isinstance(needs, Mapping) for needs in value.values()):
+            return value
+        default = value.get("default", {})
+        return {"default": default} | {stage: {**default, **needs} for stage, needs in value.items()}
+
+    @field_validator("needs", "processes", "workers", "copies")
     @classmethod
     def _stage_makes_use_of_it(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        usable = STAGES_WITH_WORKERS if info.field_name == "workers" else STAGES_READ_FROM_COPIES
+        usable = {
+            "needs": ("default", *STAGES),
+            "processes": STAGES_IN_SEVERAL_PROCESSES,
+            "workers": STAGES_WITH_WORKERS,
+            "copies": STAGES_READ_FROM_COPIES,
+        }[str(info.field_name)]
         if idle := value.keys() - set(usable):
             raise ValueError(f"{', '.join(sorted(idle))} makes no use of it; possible: {', '.join(usable)}")
         return value
+
+    def needs_of(self, stage: str) -> Needs:
+        return self.needs.get(stage, self.needs["default"])
+
+    def launcher_of(self, stage: str) -> LauncherName:
+        return self.needs_of(stage).launcher or self.launcher
 
 
 class JobSpec(BaseModel):
@@ -39,9 +99,8 @@ class JobSpec(BaseModel):
 
     fingerprint: hash of command, parameters and inputs; names the work folder, so that a killed job's
         checkpoints are found by the next run with the same inputs and by no other.
-    threads: CPU threads for arithmetic, shared out over the processes of a machine.
-    processes: how many torchrun starts on this machine. workers: that read for each of them.
-    copies: as in Resources.
+    launcher, work_tree, copies: as in Resources.
+    processes: how many torchrun starts on each node. workers: that read for each of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,8 +112,10 @@ class JobSpec(BaseModel):
     fingerprint: str
     parameters: dict[str, Any]
     seed: int
-    threads: int
-    processes: int
+    launcher: LauncherName = "local"
+    work_tree: WorkTree = "shared"
+    needs: Needs = Field(default_factory=Needs)
+    processes: int = 1
     workers: int = 0
     copies: dict[str, str] = Field(default_factory=dict)
     inputs: dict[str, Path]

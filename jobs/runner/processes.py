@@ -10,12 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_contracts.errors import InputError
+
 if TYPE_CHECKING:
     from jobs.runner.job_spec import JobSpec
 
 
 def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def processes_of_this_node() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def launched_rank() -> int:
@@ -94,10 +100,19 @@ def scratch_folder(spec: "JobSpec") -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def worker_arguments(spec: "JobSpec") -> list[str]:
+    """For Python or torchrun: what does the job's work."""
+    return ["-m", "jobs.runner.worker", str(spec.path)]
+
+
 def launch_command(spec: "JobSpec") -> list[str]:
-    """How to start the processes of a job on this machine."""
-    worker = ["-m", "jobs.runner.worker", str(spec.path)]
+    """How to start the processes of a job on this machine. Raises InputError where it needs several."""
+    if spec.needs.nodes > 1:
+        raise InputError(
+            f"resources.needs.{spec.stage}: {spec.needs.nodes} nodes, and launcher local has this machine alone:"
+            " choose slurm or kubernetes as resources.launcher"
+        )
     if spec.processes == 1:
-        return [sys.executable, *worker]
+        return [sys.executable, *worker_arguments(spec)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(spec.processes)]
-    return [sys.executable, *torchrun, *worker]
+    return [sys.executable, *torchrun, *worker_arguments(spec)]

@@ -13,6 +13,7 @@ from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.ledger import Ledger, Recorded
 from jobs.runner.stage_lock import StageLock
 from jobs.runner.tracking import git_commit, read_run
+from jobs.runner.verdict import is_finished
 
 Launch = Callable[[JobSpec, StageLock], None]
 
@@ -44,9 +45,8 @@ def run_stage(root: Path, address: StageAddress, launch: Launch) -> Recorded:
         begun = ledger.begin(address, lock)
         if isinstance(begun, Recorded):
             return begun
-        begun.write()
         started = time.time()
-        launch(begun, lock)
+        finish(begun, lock, launch)
         recorded = ledger.record(begun)
         keep_telemetry(root, begun, recorded.data_version, time.time() - started)
         return recorded
@@ -60,11 +60,19 @@ def run_inside_dvc(root: Path, address: StageAddress, launch: Launch) -> None:
         if spec is None:
             print(f"{address}: already made and recorded by another run")
             return
-        spec.write()
         started = time.time()
-        launch(spec, lock)
+        finish(spec, lock, launch)
         ledger.publish_inside_dvc(spec)
         keep_telemetry(root, spec, "", time.time() - started)
+
+
+def finish(spec: JobSpec, lock: StageLock, launch: Launch) -> None:
+    """Have the job's result: of one that outlived the run that started it, or of one launched now."""
+    if is_finished(spec):
+        print(f"{spec.address}: taking the finished result of an earlier job", flush=True)
+        return
+    spec.write()
+    launch(spec, lock)
 
 
 def keep_telemetry(root: Path, spec: JobSpec, data_version: str, seconds: float) -> None:
@@ -84,7 +92,7 @@ def keep_telemetry(root: Path, spec: JobSpec, data_version: str, seconds: float)
         mlflow_run_id=mlflow_run.run_id if mlflow_run else None,
         seconds=seconds,
         finished_at=time.time(),
-        processes=spec.processes,
+        processes=spec.processes * spec.needs.nodes,
     )
     (folder / "last_run.json").write_text(json.dumps(last_run.__dict__, indent=1))
     shutil.rmtree(spec.work)

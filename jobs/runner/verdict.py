@@ -1,5 +1,6 @@
 """How a job that was started as a process tells its launcher what ended it; torchrun passes on no exit status."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,8 +15,24 @@ class JobDied(Exception):
 
 def forget_verdict(spec: JobSpec) -> None:
     """Before a job is started."""
+    _finished(spec).unlink(missing_ok=True)
     _wrong_input(spec).unlink(missing_ok=True)
     shutil.rmtree(spec.rejected, ignore_errors=True)
+
+
+def leave_finished(spec: JobSpec) -> None:
+    """Say that the result in `spec.staging` is complete: its files and their sizes."""
+    temporary = _finished(spec).with_suffix(".tmp")
+    temporary.write_text(json.dumps({"fingerprint": spec.fingerprint, "files": _sizes(spec.staging)}))
+    temporary.replace(_finished(spec))
+
+
+def is_finished(spec: JobSpec) -> bool:
+    """Whether the job has left its whole result; on a network file system, files may be seen later than the marker."""
+    if not _finished(spec).exists():
+        return False
+    marker = json.loads(_finished(spec).read_text())
+    return marker == {"fingerprint": spec.fingerprint, "files": _sizes(spec.staging)}
 
 
 def leave_verdict(spec: JobSpec, error: InputError | CheckFailed) -> None:
@@ -35,3 +52,15 @@ def raise_verdict(spec: JobSpec, ended: str) -> None:
 
 def _wrong_input(spec: JobSpec) -> Path:
     return spec.work / "wrong_input.txt"
+
+
+def _finished(spec: JobSpec) -> Path:
+    return spec.work / "finished.json"
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

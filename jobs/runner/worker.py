@@ -17,10 +17,10 @@ from jobs.runner.context import JobConfig, StageContext, StageReport
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import parameter_section
 from jobs.runner.metric_log import MetricLog
-from jobs.runner.processes import joined_processes, launched_processes, launched_rank, scratch_folder
+from jobs.runner.processes import joined_processes, launched_rank, processes_of_this_node, scratch_folder
 from jobs.runner.reporting import report_to_orchestrator
 from jobs.runner.tracking import tracked_run
-from jobs.runner.verdict import leave_verdict
+from jobs.runner.verdict import leave_finished, leave_verdict
 
 ConfigT = TypeVar("ConfigT", bound=JobConfig)
 
@@ -33,7 +33,7 @@ def execute(spec: JobSpec) -> StageReport:
     """
     module = importlib.import_module(f"jobs.{spec.stage}")
     config = parse_config(module.Config, parameter_section(spec.stage), spec.parameters)
-    make_arithmetic_repeatable(max(1, spec.threads // launched_processes()))
+    make_arithmetic_repeatable(max(1, spec.needs.cpus // processes_of_this_node()))
     with joined_processes():
         if launched_rank() > 0:
             with scratch_folder(spec) as folder:
@@ -41,6 +41,7 @@ def execute(spec: JobSpec) -> StageReport:
                 return module.run(config, stage_context(spec, folder / "output", log))
         report = execute_first(spec, module.run, config)
     refuse_failed_checks(spec, report)
+    leave_finished(spec)
     return report
 
 

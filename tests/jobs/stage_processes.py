@@ -23,7 +23,6 @@ def written(
         fingerprint="0" * 32,
         parameters=merged(parameters(stage), changes),
         seed=SEED,
-        threads=1,
         processes=processes,
         inputs=inputs,
         input_hashes={},

@@ -25,7 +25,6 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobSpec:
         fingerprint="f" * 32,
         parameters={"steps": 3, "learning_rate": {"peak": 0.1}},
         seed=7,
-        threads=1,
         processes=1,
         inputs={},
         input_hashes={"data/smoke/prepare_sa1b": "abc.dir", "jobs/x.py": "123", "params.yaml:seed": "7"},

@@ -29,7 +29,6 @@ def spec(tmp_path: Path) -> JobSpec:
         fingerprint="0" * 32,
         parameters={"rate": 0.5},
         seed=7,
-        threads=1,
         processes=1,
         workers=3,
         copies={"prepare_sa1b": "s3://bucket/prefix"},
@@ -65,7 +64,7 @@ def run_as_job(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Stage
 )
 def test_resources_that_no_stage_would_use_are_refused(settings: dict[str, object], line: str) -> None:
     with pytest.raises(InputError, match=line):
-        worker.parse_config(Resources, "resources", {"cpus": 2} | settings)
+        worker.parse_config(Resources, "resources", settings)
 
 
 def test_job_gets_typed_parameters_and_an_empty_output(spec: JobSpec, run_as_job: Callable) -> None:

@@ -68,7 +68,7 @@ def set_parameters(root: Path, changes: dict) -> None:
     parameters = {
         "profile": "toy",
         "seed": 1,
-        "resources": {"cpus": 1},
+        "resources": {},
         "prepare_sa1b": {"suffix": "prepared", "seconds": 0.0},
         "tokenizer_stage1": {"round_to": 10, "seconds": 0.0},
     }

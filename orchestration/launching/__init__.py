@@ -1,0 +1,1 @@
+"""How a stage's job is started, watched, found again and cancelled, wherever it runs."""

@@ -1,0 +1,40 @@
+"""`python -m orchestration.launching JOB_JSON`: run a frozen job with its launcher, for `dvc repro`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from data_contracts.errors import InputError
+from jobs.runner.check_failed import CheckFailed
+from jobs.runner.job_spec import JobSpec
+from jobs.runner.layout import project_root
+from jobs.runner.verdict import JobDied, leave_verdict
+from orchestration.launching.choice import launcher_named
+from orchestration.launching.interface import JobOrder, LaunchFailed
+from orchestration.launching.watch import live_job, run_job
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m orchestration.launching", description=__doc__)
+    parser.add_argument("job", type=Path, help="job.json written by the runner")
+    spec = JobSpec.read(parser.parse_args().job)
+    launcher = launcher_named(spec.launcher, project_root())
+    try:
+        run_job(launcher, JobOrder.of(spec, {}), live_job(launcher, spec), say)
+    except InputError as error:
+        leave_verdict(spec, error)  # for the runner that started this; the job itself may not have begun
+        return 2
+    except CheckFailed:
+        return 3
+    except (JobDied, LaunchFailed) as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+"""Which launcher starts a job: `resources.launcher`, or the stage's own in `resources.needs`."""
+
+from pathlib import Path
+
+from jobs.runner.job_spec import LauncherName
+from orchestration.launching.interface import Launcher
+from orchestration.launching.local import LocalLauncher
+
+
+def launcher_named(name: LauncherName, root: Path) -> Launcher:
+    """Raises InputError where the site's settings for it are wrong."""
+    if name == "local":
+        return LocalLauncher(root)
+    raise NotImplementedError(name)

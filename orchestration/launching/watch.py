@@ -1,0 +1,102 @@
+"""Have a job's result: attach to the job where it lives already, else submit it; show its log; say how it ended."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jobs.runner.job_spec import JobSpec
+from jobs.runner.verdict import forget_verdict, is_finished, raise_verdict
+from orchestration.launching.interface import (
+    JobHandle,
+    JobOrder,
+    JobPhase,
+    JobStatus,
+    Launcher,
+    LaunchFailed,
+    job_name,
+)
+from orchestration.launching.job_files import forget_traces
+
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_UNKNOWN = 600.0  # that a scheduler may not answer before we stop watching
+SECONDS_TO_SEE_FILES = 60.0  # that a network file system may show a finished result late
+
+Say = Callable[[str], None]
+
+
+def live_job(launcher: Launcher, spec: JobSpec) -> JobHandle | None:
+    """The job that an earlier run started and that still runs; else what dead ones have left is removed."""
+    handle = launcher.find(job_name(spec))
+    if handle is None:
+        forget_verdict(spec)
+        forget_traces(spec.work)
+    return handle
+
+
+def run_job(launcher: Launcher, order: JobOrder, live: JobHandle | None, say: Say) -> None:
+    """Return when the job has left its whole result: the live one, or one submitted now.
+
+    Its log is copied to standard output as it grows, and what happens to it goes to `say`, a line each time. The job
+    is cancelled when this process is interrupted, and goes on when it is killed. Raises InputError or CheckFailed as
+    the job did, JobDied where it ended otherwise, LaunchFailed where it cannot be started or watched any more.
+    """
+    handle = live or launcher.submit(order)
+    say(f"{'attached to' if live else 'submitted'} {handle.name} ({handle.id})")
+    log = _FollowedLog(launcher, handle)
+    try:
+        status = watch(launcher, handle, log, say)
+    except Exception:  # the job may still run, and a later run will find it
+        raise
+    except BaseException:  # how a run is cancelled
+        say(f"cancelling {handle.name} ({handle.id})")
+        launcher.cancel(handle)
+        raise
+    raise_for_end(order, status)
+
+
+def watch(launcher: Launcher, handle: JobHandle, log: "_FollowedLog", say: Say) -> JobStatus:
+    """How the job ended. Raises LaunchFailed where nobody can say for SECONDS_UNKNOWN."""
+    last: JobStatus | None = None
+    known = time.monotonic()
+    while True:
+        status = launcher.status(handle)
+        if status != last and status.phase is not JobPhase.SUCCEEDED:
+            say(" ".join(filter(None, (handle.name, status.phase.value, status.nodes, status.reason))))
+        last = status
+        log.show()
+        if status.phase.is_over:
+            return status
+        if status.phase is not JobPhase.UNKNOWN:
+            known = time.monotonic()
+        elif time.monotonic() - known > SECONDS_UNKNOWN:
+            raise LaunchFailed(
+                f"{handle.name} ({handle.id}): not known for {SECONDS_UNKNOWN:.0f} s what became of it"
+                f" ({status.reason}); it may still run, and the next run of the stage attaches to it"
+            )
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def raise_for_end(order: JobOrder, status: JobStatus) -> None:
+    """Raise what ended the job, unless its result is there; the same exceptions as in the job itself."""
+    patience = SECONDS_TO_SEE_FILES if status.phase is JobPhase.SUCCEEDED else 0.0
+    deadline = time.monotonic() + patience
+    while not is_finished(order.spec):
+        if time.monotonic() >= deadline:
+            raise_verdict(order.spec, status.reason or f"ended {status.phase.value} without a result")
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+@dataclass
+class _FollowedLog:
+    """Copies a job's growing log to standard output, where Dagster's compute log takes it."""
+
+    launcher: Launcher
+    handle: JobHandle
+    offset: int = field(default=0, init=False)
+
+    def show(self) -> None:
+        new = self.launcher.log(self.handle, self.offset)
+        self.offset += len(new)
+        sys.stdout.write(new.decode(errors="replace"))
+        sys.stdout.flush()
