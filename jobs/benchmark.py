@@ -24,7 +24,7 @@ from alto_models.tokenizer.model import load_tokenizer
 from alto_models.training.precision import own_device
 from data_contracts.errors import InputError
 from data_contracts.schemas import REFERRING_SCHEMA
-from jobs.benchmarking.evaluation import evaluate
+from jobs.benchmarking.evaluation import Evaluated, evaluate
 from jobs.benchmarking.gallery import select_gallery
 from jobs.benchmarking.language import LanguageModel, LanguageSystem
 from jobs.benchmarking.questions import BenchmarkImage
@@ -41,6 +41,7 @@ from jobs.benchmarking.results import (
     Estimate,
 )
 from jobs.benchmarking.scoring import Scoreboard
+from jobs.benchmarking.speed import SPEED_FILE, Speed, log_speed
 from jobs.benchmarking.systems import LargestObject, MeanMask, Nothing, RandomObject, System
 from jobs.benchmarking.untrained import UntrainedAltoLLM
 from jobs.benchmarking.vqa import ask_and_score
@@ -95,7 +96,7 @@ def compare_systems(
     learned: names of the trained ones; the first is the challenger, a second one what it was trained from.
     """
     count = min(len(rows), config.limit or len(rows))
-    images = [BenchmarkImage.from_row(rows.row(index)) for index in range(count)]
+    images = [BenchmarkImage.without_picture(rows, index) for index in range(count)]
     baselines = (MeanMask.of(images), LargestObject(), RandomObject(context.seed), Nothing())
     systems: list[System] = [*models, *baselines]
     counts = _counts(images)
@@ -104,18 +105,19 @@ def compare_systems(
         for model in models
         if model.name in learned
     ]
-    shard = config.images_per_shard
-    samples = evaluate(rows, count, systems, "standard", counts["expressions"], shard, context)
-    released = evaluate(rows, count, [*trained, *baselines], "released", counts["records"], shard, context)
+    standard = evaluate(rows, count, systems, "standard", config, context)
+    released = evaluate(rows, count, [*trained, *baselines], "released", config, context)
+    if standard is None or released is None:
+        return StageReport(figures={})  # only the first process's counts
     board, released_board = (
         Scoreboard(
-            table.to_pandas(),
+            evaluated.samples.to_pandas(),
             resamples=config.bootstrap_resamples,
             seed=context.seed,
             level=config.confidence_level,
             codebook_size=code_space.codebook_size,
         )
-        for table in (samples, released)
+        for evaluated in (standard, released)
     )
     metrics = BenchmarkMetrics(
         benchmark=str(context.partition),
@@ -137,10 +139,11 @@ def compare_systems(
         slices=[part for one in board.runs for part in board.slices(one)],
         comparisons=_comparisons(board, learned),
     )
-    gallery = select_gallery(samples, rows, learned[0], ADAPTIVE, config.samples_shown)
+    gallery = select_gallery(standard.samples, rows, learned[0], ADAPTIVE, config.samples_shown)
     _write(context, metrics, gallery)
-    for table, name in ((samples, SAMPLES_FILE), (released, RELEASED_SAMPLES_FILE)):
-        pq.write_table(table, context.output / name, compression="zstd")
+    for evaluated, name in ((standard, SAMPLES_FILE), (released, RELEASED_SAMPLES_FILE)):
+        pq.write_table(evaluated.samples, context.output / name, compression="zstd")
+    _keep_speed(context, standard, released)
     return _report(metrics, config)
 
 
@@ -197,6 +200,12 @@ def _comparisons(board: Scoreboard, learned: Sequence[str]) -> list[Comparison]:
 def _write(context: StageContext, metrics: BenchmarkMetrics, gallery: pa.Table) -> None:
     (context.output / METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")
     pq.write_table(gallery, context.output / GALLERY_FILE, compression="zstd")
+
+
+def _keep_speed(context: StageContext, standard: Evaluated, released: Evaluated) -> None:
+    log_speed({"": standard.timings, "released_": released.timings}, context)
+    speed = Speed.of(context.output / SAMPLES_FILE, standard.timings)
+    (context.work / SPEED_FILE).write_text(speed.model_dump_json(indent=1) + "\n")
 
 
 def _report(metrics: BenchmarkMetrics, config: Config) -> StageReport:

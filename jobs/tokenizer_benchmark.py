@@ -6,6 +6,8 @@ figures are means over all masks, at the tokenizer's mask resolution.
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +20,19 @@ from scipy.stats import spearmanr
 
 from alto_models.bootstrap import ImageBootstrap
 from alto_models.tokenizer.config import TokenizerConfig
-from alto_models.tokenizer.evaluation import CROP, WHOLE, Scores, evaluate
+from alto_models.tokenizer.evaluation import CROP, WHOLE, Scores, View, constant_iou, evaluate
 from alto_models.tokenizer.interface import Tokenizer, TokenizerSizes
 from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.tokenizer.prefixes import oracle_length, spread_lengths
 from alto_models.training.precision import own_device
+from data_contracts.errors import InputError
+from jobs.benchmarking.shards import in_shards
+from jobs.benchmarking.tokenizer_samples import sample_table, schema, scores_of
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import JobConfig, StageContext, StageReport
-from jobs.tokenizer_training.data import CropsConfig, TrainingBatches, read_held_out
+from jobs.tokenizer_training.data import CropsConfig, HeldOutViews, TrainingBatches
 from jobs.tokenizer_training.pictures import save_lines, save_scatter, save_strips
-from jobs.tokenizer_training.report import beats_baselines, constant_baselines
+from jobs.tokenizer_training.report import beats_baselines, constant_masks
 
 METRICS_FILE = "metrics.json"
 SAMPLES_FILE = "samples.parquet"
@@ -39,6 +44,7 @@ RESAMPLES = 1000
 class Config(JobConfig):
     crops: CropsConfig = Field(description="how held-out crops and their masks are drawn")
     images: int = Field(gt=0, description="of the held-out split, at most")
+    images_per_shard: int = Field(gt=0, description="images between two points a killed run resumes from")
     oracle_tolerance: float = Field(
         ge=0, description="IoU a prefix may lack against the full length to count as enough"
     )
@@ -109,24 +115,59 @@ def run(config: Config, context: StageContext) -> StageReport:
 
 def measure(model: Tokenizer, config: Config, context: StageContext) -> StageReport:
     """Measure any tokenizer; against its untrained self, too, where it is one that we train."""
-    views = read_held_out(config.crops, model.config, context, config.images)
-    lengths = range(1, model.config.max_length + 1)
-    with context.progress(len(views), "Evaluating held-out masks", "view") as bar:
-        scores = evaluate(model, views, lengths, advance=bar.update)
-    training = TrainingBatches(config.crops, model.config, context)
-    baselines = constant_baselines(training, model.config, views)
-    if isinstance(model, MaskTokenizer):
-        untrained = evaluate(
-            _untrained(model.config, context.seed).to(model.device), views, [model.config.max_length]
-        )
-        baselines["untrained"] = untrained.mean_iou(length=model.config.max_length)
+    views = HeldOutViews(config.crops, model.config, context)
+    compared = Comparison.of(model, config, context)
+    images = min(config.images, views.images)
+    shards = in_shards(
+        "masks", images, config.images_per_shard, lambda places: compared.samples(views.of(places)), context
+    )
+    if shards is None:
+        return StageReport(figures={})  # only the first process's counts
+    samples = pa.concat_tables(shards)
+    if not len(samples):
+        raise InputError(f"{images} held-out images have no mask to measure; see crops.min_area_share")
+    scores = scores_of(samples)
+    baselines = {name: _mean(samples[f"{name}_iou"].to_numpy()) for name in compared.baselines}
     metrics = summarise(scores, model.config, config.oracle_tolerance, baselines, context.seed)
     (context.output / METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")
-    pq.write_table(_samples(scores), context.output / SAMPLES_FILE, compression="zstd")
+    pq.write_table(samples, context.output / SAMPLES_FILE, compression="zstd")
     _save_pictures(context.output / "pictures", scores, metrics)
     shown = spread_lengths(model.config.max_length, SHOWN_LENGTHS).tolist()
-    save_strips(model, views[:STRIPS], shown, context.output / "pictures" / "samples.png")
+    first = views.of(range(min(STRIPS, images)))[:STRIPS]
+    save_strips(model, first, shown, context.output / "pictures" / "samples.png")
     return StageReport(figures=_figures(metrics), checks=(beats_baselines(metrics.iou, baselines),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A tokenizer beside answers that look at nothing, and its untrained self where that can be made."""
+
+    model: Tokenizer
+    constant: Mapping[str, NDArray[np.bool_]]
+    untrained: MaskTokenizer | None
+
+    @classmethod
+    def of(cls, model: Tokenizer, config: Config, context: StageContext) -> "Comparison":
+        constant = constant_masks(TrainingBatches(config.crops, model.config, context), model.config)
+        untrained = None
+        if isinstance(model, MaskTokenizer):
+            untrained = _untrained(model.config, context.seed).to(model.device)
+        return cls(model=model, constant=constant, untrained=untrained)
+
+    @property
+    def baselines(self) -> list[str]:
+        return [*self.constant, *(["untrained"] if self.untrained else [])]
+
+    def samples(self, views: Sequence[View]) -> pa.Table:
+        """The masks of some views, at every length."""
+        if not views:
+            return schema(self.baselines).empty_table()
+        longest = self.model.config.max_length
+        scores = evaluate(self.model, views, range(1, longest + 1))
+        ious = {name: constant_iou(mask, views) for name, mask in self.constant.items()}
+        if self.untrained is not None:
+            ious["untrained"] = evaluate(self.untrained, views, [longest]).iou[:, -1]
+        return sample_table(scores, ious)
 
 
 def summarise(
@@ -200,23 +241,6 @@ def _oracle(scores: Scores, tolerance: float) -> Oracle:
 def _untrained(config: TokenizerConfig, seed: int) -> MaskTokenizer:
     torch.manual_seed(seed)
     return MaskTokenizer(config).eval()
-
-
-def _samples(scores: Scores) -> pa.Table:
-    return pa.table(
-        {
-            "image_id": scores.image_ids,
-            "view": scores.kinds,
-            "area": scores.area,
-            "boundary_length": scores.boundary_length,
-            "codes": list(scores.codes.astype(np.int32)),
-            "length": scores.predicted,
-            "iou": scores.predicted_iou,
-            "boundary_iou": scores.predicted_boundary_iou,
-            "iou_by_length": list(scores.iou),
-            "boundary_iou_by_length": list(scores.boundary_iou),
-        }
-    )
 
 
 def _save_pictures(folder: Path, scores: Scores, metrics: Metrics) -> None:

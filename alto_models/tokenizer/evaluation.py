@@ -70,10 +70,10 @@ class Scores:
         return len(np.unique(self.codes)) / codebook_size
 
 
-def held_out_views(images: MaskImages, settings: CropSettings, limit: int, seed: int) -> list[View]:
-    """For each of the first `limit` images its objects on the whole image, and one crop of merged masks."""
+def held_out_views(images: MaskImages, settings: CropSettings, places: range, seed: int) -> list[View]:
+    """For each of the images at these places its objects on the whole image, and one crop of merged masks."""
     views = []
-    for index in range(min(limit, len(images))):
+    for index in places:
         image = images[index]
         objects = eligible_masks(image.masks, settings)
         if not objects:
@@ -161,7 +161,8 @@ def mean_mask_baseline(training_masks: Iterable[NDArray[np.float32]]) -> NDArray
     return mean >= np.quantile(mean, 1 - stacked.mean())
 
 
-def constant_iou(prediction: NDArray[np.bool_], views: Sequence[View]) -> float:
-    """Mean IoU of one fixed mask (M, M) with all masks of the views."""
+def constant_iou(prediction: NDArray[np.bool_], views: Sequence[View]) -> NDArray[np.float32]:
+    """IoU of one fixed mask (M, M) with each mask of the views: (rows,)."""
     fixed = torch.from_numpy(prediction)
-    return float(torch.cat([batch_iou(fixed, view.masks[:, 0] > 0.5) for view in views]).mean())
+    ious = torch.cat([batch_iou(fixed, view.masks[:, 0] > 0.5) for view in views])
+    return np.asarray(ious.numpy(), np.float32)

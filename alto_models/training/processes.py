@@ -121,6 +121,24 @@ def gathered_objects(values: Sequence[T]) -> list[T]:
     return [value for part in parts for value in part]
 
 
+def gathered_in_first(value: T) -> list[T]:
+    """All processes' values, in rank order, in the first process; nothing in the others."""
+    if process_count() == 1:
+        return [value]
+    parts: list[Any] = [None] * process_count()
+    first = process_rank() == 0
+    dist.gather_object(value, parts if first else None)
+    return parts if first else []
+
+
+def said_by_first(value: T) -> T:
+    """The first process's value, in all of them."""
+    box = [value]
+    if process_count() > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over the processes; the same parameters must have one in each."""
     if process_count() == 1:

@@ -1,18 +1,34 @@
-"""Asks every system every question, shard by shard, so that a killed run redoes one shard at most."""
+"""Asks every system every question, shard by shard."""
 
-import time
 from collections.abc import Sequence
-from functools import partial
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
 from alto_models.data.shards import ShardRows
-from jobs.benchmarking.kept_tables import kept_table
-from jobs.benchmarking.questions import BenchmarkImage, EvaluationProtocol
+from jobs.benchmarking.questions import BenchmarkImage, EvaluationProtocol, Question
 from jobs.benchmarking.results import SAMPLES_SCHEMA
 from jobs.benchmarking.rows import sample_row
+from jobs.benchmarking.shards import in_shards
+from jobs.benchmarking.speed import Timed, machine, stopwatch, timings_of, with_timings
 from jobs.benchmarking.systems import System
 from jobs.runner.context import StageContext
+
+
+class BatchSettings(Protocol):
+    """The parameters of the stage `benchmark` that say what is done together."""
+
+    @property
+    def questions_per_batch(self) -> int: ...
+    @property
+    def images_per_shard(self) -> int: ...
+
+
+class Evaluated(NamedTuple):
+    """samples: of `SAMPLES_SCHEMA`, sorted by system, mode and question. timings: of each shard."""
+
+    samples: pa.Table
+    timings: list[list[Timed]]
 
 
 def evaluate(
@@ -20,61 +36,46 @@ def evaluate(
     count: int,
     systems: Sequence[System],
     protocol: EvaluationProtocol,
-    questions: int,
-    images_per_shard: int,
+    settings: BatchSettings,
     context: StageContext,
-) -> pa.Table:
-    """Table of `SAMPLES_SCHEMA` for the first `count` images, sorted by system, mode and question.
+) -> Evaluated | None:
+    """Answers of all systems on the first `count` images; None in all processes but the first."""
 
-    questions: that the protocol asks about these images. Finished shards are kept in `context.work` and found again
-    by the next run with the same inputs.
-    """
-    total = questions * sum(len(system.modes) for system in systems)
-    shards = []
-    with context.progress(total, f"Benchmark, protocol {protocol}", "answer") as bar:
-        for number, start in enumerate(range(0, count, images_per_shard)):
-            path = context.work / f"answers-{protocol}-{number:05d}.parquet"
-            indices = range(start, min(start + images_per_shard, count))
-            answer = partial(_evaluate_shard, rows, indices, systems, protocol, number, context)
-            shards.append(kept_table(path, SAMPLES_SCHEMA, answer))
-            bar.update(len(shards[-1]))
-    return _by_system(pa.concat_tables(shards), systems)
+    def answers(images: range) -> pa.Table:
+        shard = [BenchmarkImage.from_row(rows.row(index)) for index in images]
+        questions = [question for image in shard for question in image.questions(protocol)]
+        return _answers(questions, systems, machine(settings.questions_per_batch))
+
+    shards = in_shards(protocol, count, settings.images_per_shard, answers, context)
+    if shards is None:
+        return None
+    samples = pa.concat_tables([shard.cast(SAMPLES_SCHEMA) for shard in shards])
+    return Evaluated(_by_system(samples, systems), [timings_of(shard) for shard in shards])
 
 
-def _evaluate_shard(
-    rows: ShardRows,
-    indices: range,
-    systems: Sequence[System],
-    protocol: EvaluationProtocol,
-    number: int,
-    context: StageContext,
-) -> pa.Table:
-    """Answers about the images at `indices`, and their speed as points of curves, which belong to no hashed output."""
-    images = [BenchmarkImage.from_row(rows.row(index)) for index in indices]
-    questions = [question for image in images for question in image.questions(protocol)]
-    prefix = "" if protocol == "standard" else f"{protocol}_"
-    found = []
+def _answers(questions: Sequence[Question], systems: Sequence[System], where: str) -> pa.Table:
+    rows, timings = [], []
     for system in systems:
         for mode in system.modes:
-            started = time.perf_counter()
-            predictions = system.predict(questions, mode)
-            seconds = time.perf_counter() - started
-            found += [
+            with stopwatch() as watch:
+                predictions = system.predict(questions, mode)
+            rows += [
                 sample_row(question, prediction, system.name, mode)
                 for question, prediction in zip(questions, predictions, strict=True)
             ]
             codes = sum(len(prediction.codes) for prediction in predictions)
             if codes:
-                name = f"{prefix}{system.name}_{mode}"
-                context.log_metrics(
-                    number,
-                    **{
-                        f"{name}_answers_per_second": len(questions) / seconds,
-                        f"{name}_mask_tokens_per_second": codes / seconds,
-                        f"{name}_seconds_per_answer": seconds / len(questions),
-                    },
+                timings.append(
+                    Timed(
+                        machine=where,
+                        system=system.name,
+                        mode=mode,
+                        answers=len(questions),
+                        mask_tokens=codes,
+                        **watch,
+                    )
                 )
-    return pa.Table.from_pylist(found, schema=SAMPLES_SCHEMA)
+    return with_timings(pa.Table.from_pylist(rows, schema=SAMPLES_SCHEMA), timings)
 
 
 def _by_system(samples: pa.Table, systems: Sequence[System]) -> pa.Table:

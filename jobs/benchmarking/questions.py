@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alto_models import masks
-from alto_models.data.shards import Picture, decode_image
+from alto_models.data.shards import Picture, ShardRows, decode_image
 from alto_models.masks import Rle
 from alto_models.metrics import boundary, counted
+from data_contracts.schemas import REFERRING_SCHEMA
 
 Mask = NDArray[np.bool_]
 NO_TARGET, SEVERAL = "no target", "several"  # in the place of a category
@@ -100,6 +101,12 @@ class BenchmarkImage:
             for record in row["records"]
         )
         return cls(row["image_id"], width, height, row["image"], records)
+
+    @classmethod
+    def without_picture(cls, rows: ShardRows, index: int) -> "BenchmarkImage":
+        """What is known of the image at a position, its pixels left out."""
+        columns = [name for name in REFERRING_SCHEMA.names if name != "image"]
+        return cls.from_row(rows.row(index, columns) | {"image": b""})
 
     @cached_property
     def picture(self) -> Picture:

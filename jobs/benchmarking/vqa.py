@@ -1,11 +1,7 @@
-"""Asks language models the questions of POPE, VQAv2 or MME, and scores the answers as their publishers do.
-
-Shard by shard, so that a killed run redoes one shard at most.
-"""
+"""Asks language models the questions of POPE, VQAv2 or MME, and scores the answers as their publishers do."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from statistics import fmean
 from typing import NamedTuple, Protocol
 
@@ -26,9 +22,9 @@ from alto_models.vqa_metrics import (
     vqa_answer,
 )
 from data_contracts.errors import InputError
-from jobs.benchmarking.kept_tables import kept_table
 from jobs.benchmarking.language import LanguageModel
 from jobs.benchmarking.results import Estimate
+from jobs.benchmarking.shards import in_shards
 from jobs.benchmarking.vqa_results import (
     VQA_METRICS_FILE,
     VQA_SAMPLES_FILE,
@@ -84,7 +80,14 @@ def ask_and_score(
     """
     count = min(len(images), settings.limit or len(images))
     scoring = _scoring(images, count)
-    samples = _answers(images, count, models, max_length, settings, context).to_pandas()
+
+    def answers(shard: range) -> pa.Table:
+        return _answers(images, shard, models, max_length, settings)
+
+    shards = in_shards("questions", count, settings.images_per_shard, answers, context)
+    if shards is None:
+        return StageReport(figures={})  # only the first process's counts
+    samples = pa.concat_tables(shards).to_pandas()
     metrics = VqaMetrics(
         benchmark=str(context.partition),
         scoring=scoring,
@@ -116,32 +119,13 @@ def _scoring(images: VqaImages, count: int) -> Scoring:
 
 def _answers(
     images: VqaImages,
-    count: int,
-    models: Mapping[str, LanguageModel],
-    max_length: int,
-    settings: Settings,
-    context: StageContext,
-) -> pa.Table:
-    """Table of `VQA_SAMPLES_SCHEMA` for the first `count` images; finished shards are kept in `context.work`."""
-    tables = []
-    with context.progress(count, "Questions", "image") as bar:
-        for number, start in enumerate(range(0, count, settings.images_per_shard)):
-            path = context.work / f"answers-vqa-{number:05d}.parquet"
-            indices = range(start, min(start + settings.images_per_shard, count))
-            answer = partial(_answer_shard, images, indices, models, max_length, settings)
-            tables.append(kept_table(path, VQA_SAMPLES_SCHEMA, answer))
-            bar.update(len(indices))
-    return pa.concat_tables(tables)
-
-
-def _answer_shard(
-    images: VqaImages,
-    indices: range,
+    shard: range,
     models: Mapping[str, LanguageModel],
     max_length: int,
     settings: Settings,
 ) -> pa.Table:
-    asked = [pair for index in indices for pair in _questions(images[index])]
+    """Table of `VQA_SAMPLES_SCHEMA`."""
+    asked = [pair for index in shard for pair in _questions(images[index])]
     rows = [row for name, model in models.items() for row in _ask(name, model, asked, max_length, settings)]
     rows += [_row(ALWAYS_YES, one, "yes") for one in asked]
     return pa.Table.from_pylist(rows, schema=VQA_SAMPLES_SCHEMA)

@@ -25,9 +25,11 @@ STAGES_READ_FROM_COPIES = ("prepare_sa1b",)
 STAGES_IN_SEVERAL_PROCESSES = (
     "tokenizer_stage1",
     "tokenizer_stage1_5",
+    "tokenizer_benchmark",
     "altollm_sft",
     "altollm_grpo",
     "grpo_sweep",
+    "benchmark",
 )
 
 LauncherName = Literal["local", "slurm", "kubernetes"]
@@ -54,7 +56,7 @@ class Resources(JobConfig):
     launcher: what starts jobs. work_tree: whether a launched job sees this work tree (a shared file system), or
         works in a clone of its own.
     needs: of each job, by stage; `default` for stages that are not named, and for what a named one does not state.
-    processes: on each node, of each stage that trains in several (torchrun), by stage.
+    processes: on each node, of each stage that trains or evaluates in several (torchrun), by stage.
     workers: processes that read training data, for each process that trains, by stage; 0 for a thread of its own.
     copies: s3://bucket/prefix with a copy of a stage's output, by stage; training reads it in place of the folder.
     """

@@ -16,6 +16,7 @@ from jobs.runner.tracking import git_commit, read_run
 from jobs.runner.verdict import is_finished
 
 Launch = Callable[[JobSpec, StageLock], None]
+TELEMETRY = ("metrics.jsonl", "data_docs", "speed.json")  # what a job may leave in its state: never hashed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +77,11 @@ def finish(spec: JobSpec, lock: StageLock, launch: Launch) -> None:
 
 
 def keep_telemetry(root: Path, spec: JobSpec, data_version: str, seconds: float) -> None:
-    """Write `last_run.json`, keep curves and Data Docs, and drop the checkpoints of the finished job."""
+    """Write `last_run.json`, keep the telemetry of the job, and drop the checkpoints of the finished job."""
     folder = root / ".work" / spec.address.folder_name / "last_run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in ("metrics.jsonl", "data_docs"):
+    for name in TELEMETRY:
         if (spec.state / name).exists():
             (spec.state / name).rename(folder / name)
     mlflow_run = read_run(spec.work)

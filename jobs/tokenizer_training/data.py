@@ -52,8 +52,8 @@ class CropsConfig(BaseModel):
 class TrainingBatches:
     """Batches of the train split, read ahead in the background; the batch of a step is always the same.
 
-    crops_per_pass: crops of a forward pass in one process, None for its whole share of a step.
-    Raises InputError where a step cannot be divided into equal passes of all processes.
+    crops_per_pass: crops of a forward pass in one process, None for its whole share of a step. Passes of a step that
+    cannot be divided into equal ones of all processes are refused with InputError.
     """
 
     def __init__(
@@ -68,9 +68,12 @@ class TrainingBatches:
         self._seed = context.seed
         self._workers = context.workers
         self._step_crops = config.crops_per_step
-        self._passes = own_passes(
-            config.crops_per_step, crops_per_pass, "crops.crops_per_step or training.crops_per_pass"
-        )
+        self._crops_per_pass = crops_per_pass
+
+    @cached_property
+    def _passes(self) -> list[range]:
+        names = "crops.crops_per_step or training.crops_per_pass"
+        return own_passes(self._step_crops, self._crops_per_pass, names)
 
     @property
     def passes(self) -> int:
@@ -117,6 +120,21 @@ def _training_rows(context: StageContext, settings: CropSettings) -> RowIndex:
 def read_held_out(
     config: CropsConfig, tokenizer: TokenizerSizes, context: StageContext, limit: int
 ) -> list[View]:
-    """Views of the held-out split: whole images (single objects) and a crop of each (merged masks)."""
-    images = MaskImages(context.inputs["prepare_sa1b"], "held_out")
-    return held_out_views(images, config.settings(tokenizer), limit, HELD_OUT_SEED)
+    """Views of the first `limit` images of the held-out split, see HeldOutViews."""
+    views = HeldOutViews(config, tokenizer, context)
+    return views.of(range(min(limit, views.images)))
+
+
+class HeldOutViews:
+    """Views of the held-out split: whole images (single objects) and a crop of each (merged masks).
+
+    images: how many there are.
+    """
+
+    def __init__(self, config: CropsConfig, tokenizer: TokenizerSizes, context: StageContext) -> None:
+        self._images = MaskImages(context.inputs["prepare_sa1b"], "held_out")
+        self._settings = config.settings(tokenizer)
+        self.images = len(self._images)
+
+    def of(self, places: range) -> list[View]:
+        return held_out_views(self._images, self._settings, places, HELD_OUT_SEED)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from alto_models.tokenizer.evaluation import Scores, View, constant_iou, mean_mask_baseline
@@ -51,13 +52,19 @@ def training_health(log: MetricLog, loss_name: str, codebook_usage: float, limit
 def constant_baselines(
     batches: TrainingBatches, config: TokenizerSizes, views: Sequence[View]
 ) -> dict[str, float]:
-    """IoU of answers that look at nothing: the mean training mask, no pixel, every pixel."""
+    """Mean IoU of answers that look at nothing."""
+    masks = constant_masks(batches, config)
+    return {name: float(constant_iou(mask, views).mean(dtype=np.float64)) for name, mask in masks.items()}
+
+
+def constant_masks(batches: TrainingBatches, config: TokenizerSizes) -> dict[str, NDArray[np.bool_]]:
+    """Answers that look at nothing, (M, M): the mean training mask, no pixel, every pixel."""
     training = [mask for step in range(MEAN_MASK_BATCHES) for mask in batches.at(step).masks[:, 0].numpy()]
     size = (config.mask_size, config.mask_size)
     return {
-        "mean_mask": constant_iou(mean_mask_baseline(training), views),
-        "all_zero": constant_iou(np.zeros(size, np.bool_), views),
-        "all_one": constant_iou(np.ones(size, np.bool_), views),
+        "mean_mask": mean_mask_baseline(training),
+        "all_zero": np.zeros(size, np.bool_),
+        "all_one": np.ones(size, np.bool_),
     }
 
 

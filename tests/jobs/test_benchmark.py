@@ -492,7 +492,8 @@ def test_untrained_model_always_answers_with_a_mask_and_ignores_the_training(
 
 def checkpoints(folder: Path, tokenizer: MaskTokenizer, llm: AltoLLM) -> StageContext:
     """Context of the stage with everything it reads."""
-    write_prepared(folder / "prepared" / "scenes", 2)
+    if not (folder / "prepared").exists():
+        write_prepared(folder / "prepared" / "scenes", 2)
     save_checkpoint(folder / "tokenizer", tokenizer.config, tokenizer.state_dict())
     llm.save(folder / "llm")
     return stage_context(
