@@ -9,6 +9,11 @@ class InputError(Exception):
     """
 
 
+class JobStopped(BaseException):
+    """A job ends early because it was asked to; run again, it goes on. Not an Exception: nothing that handles
+    errors may take it for one."""
+
+
 def first_line(error: BaseException) -> str:
     """First line of an error's message; its type where it has none."""
     lines = str(error).splitlines()

@@ -61,6 +61,7 @@ def start_training(
     forward: Callable[[PassT], StepResult],
     log_every: int,
     watch: Callable[[int, int], Mapping[str, float]] = lambda step, since: {},
+    resumable_every: int = 1,
 ) -> Training:
     """Training of `model` in place, as `run_training` goes through with it.
 
@@ -68,6 +69,7 @@ def start_training(
     draw: step and places -> what each pass needs; called before the passes of a step, see `Training.prepare`.
     forward: what the pass needs -> its loss; the mean over all passes of all processes is minimised.
     watch: steps done, and those since the last point of the curves -> more figures for the point.
+    resumable_every: as in Training.
     """
     log_every = max(1, min(log_every, config.steps // 4))
     upcoming: list[PassT] = []
@@ -85,11 +87,13 @@ def start_training(
         passes=len(places),
         precision=settings.precision,
         deepspeed=settings.deepspeed_settings,
+        stop=context.stop,
+        resumable_every=resumable_every,
     )
 
 
 def run_training(training: Training, context: StageContext, title: str) -> None:
     """Train from the last checkpoint in `context.work` on, to the end."""
     first = training.restore()
-    with context.progress(training.total_steps, title, "step", initial=first) as bar:
+    with context.stop.deferred(), context.progress(training.total_steps, title, "step", initial=first) as bar:
         training.run(first, bar)

@@ -1,5 +1,6 @@
 """Reading batches ahead of training: in a thread of its process, or in worker processes."""
 
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -101,7 +102,7 @@ def _loader(
         # A forked process inherits locks of threads that it does not have: of Arrow, of its S3 client, of OpenMP
         # and of CUDA, and can wait for them for ever.
         multiprocessing_context="spawn",
-        worker_init_fn=_with_one_thread,
+        worker_init_fn=_start_worker,
     )
 
 
@@ -109,7 +110,10 @@ def _as_it_is(part: Any) -> Any:
     return part
 
 
-def _with_one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    # Sent to a whole job, these ask it for a checkpoint, and until that is saved it reads on. Workers end with it.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
 

@@ -21,6 +21,8 @@ from alto_models.training.engine import StepResult as StepResult
 from alto_models.training.precision import Precision
 from alto_models.training.processes import mean_over_processes
 from alto_models.training.schedule import LearningRate, set_learning_rate
+from alto_models.training.stopping import AgreedStop
+from data_contracts.errors import JobStopped
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -45,6 +47,8 @@ class Training:
     max_norm: gradient clipping.
     prepare: called with the step index before its passes, outside of any; the model can be used there, inside
         `whole_weights`.
+    stop: whether this process was asked to stop: then all of them save a checkpoint and end.
+    resumable_every: only after a multiple of so many steps can a checkpoint be gone on from; divides `save_every`.
     log: (steps done, figures averaged since the last call and over processes), every `log_every` steps;
         the model can be used there.
     """
@@ -64,9 +68,12 @@ class Training:
     log_every: int = 20
     max_norm: float = 1.0
     prepare: Callable[[int], None] = lambda step: None
+    stop: Callable[[], bool] = lambda: False
+    resumable_every: int = 1
 
     def __post_init__(self) -> None:
         self._engine = self._start_engine()
+        self._agreed_stop = AgreedStop(self.stop)
         # Figures of the steps since the last log point; part of a checkpoint, so that curves resume, too.
         self._recent: list[Mapping[str, Tensor]] = []
         self._unchecked: list[_StepLoss] = []
@@ -118,20 +125,24 @@ class Training:
     def run(self, first_step: int, progress: ProgressBar) -> None:
         """Train from `first_step` (what `restore` gave) to the end; `progress` advances one a step.
 
-        Raises NonFiniteLossError; checkpoints are from before.
+        Raises NonFiniteLossError; checkpoints are from before. Raises JobStopped after saving one.
         """
         for step in range(first_step, self.total_steps):
             self._recent.append(self._step(step))
             done = step + 1
-            if done % self.log_every == 0 or done == self.total_steps:
+            last = done == self.total_steps
+            if done % self.log_every == 0 or last:
                 figures = _means(self._recent)
                 with self._engine.whole_weights():
                     self.log(done, figures)
                 self._recent.clear()
-            if done % self.save_every == 0 or done == self.total_steps:
+            stop = done % self.resumable_every == 0 and not last and self._agreed_stop()
+            if done % self.save_every == 0 or last or stop:
                 self._check_losses()
                 self._engine.save(done, _over_processes(self._recent))
             progress.update(1)
+            if stop:
+                raise JobStopped(f"asked to stop: checkpoint saved after step {done} of {self.total_steps}")
         self._engine.finish()
 
     def _step(self, step: int) -> Mapping[str, Tensor]:

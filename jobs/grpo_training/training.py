@@ -93,6 +93,7 @@ class Optimisation:
             draw=self.draw,
             forward=self.forward,
             log_every=5,
+            resumable_every=config.updates_per_rollout,
         )
         # Of the weights GRPO begins with, so before those of a checkpoint to resume from are there.
         self.reference = ReferenceWeights(llm.model, self.training.stored) if config.kl_weight else None

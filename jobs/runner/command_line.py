@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, JobStopped
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig
 from jobs.runner.job_spec import JobSpec
@@ -23,14 +23,31 @@ from jobs.runner.processes import (
 )
 from jobs.runner.run import run_inside_dvc, run_stage
 from jobs.runner.stage_lock import StageLock
-from jobs.runner.verdict import JobDied, forget_verdict, raise_verdict
+from jobs.runner.stopping import STATUS_STOPPED, this_process
+from jobs.runner.verdict import (
+    STATUS_CHECK_FAILED,
+    STATUS_DIED,
+    STATUS_WRONG_INPUT,
+    JobDied,
+    StoppedEarly,
+    forget_verdict,
+    raise_verdict,
+)
 from jobs.runner.worker import execute
 
-STATUS: dict[type[Exception], int] = {JobDied: 1, InputError: 2, CheckFailed: 3, InputsMoved: 4}
+STATUS: dict[type[BaseException], int] = {
+    JobDied: STATUS_DIED,
+    InputError: STATUS_WRONG_INPUT,
+    CheckFailed: STATUS_CHECK_FAILED,
+    InputsMoved: 4,
+    StoppedEarly: STATUS_STOPPED,
+    JobStopped: STATUS_STOPPED,
+}
 
 
 def run_from_command_line(stage: str) -> None:
-    """Run the stage and exit: 0 done, 1 died, 2 wrong input, 3 blocking check failed, 4 inputs moved."""
+    """Run the stage and exit: 0 done, 1 died, 2 wrong input, 3 blocking check failed, 4 inputs moved, 75 asked to
+    stop (run again, it goes on)."""
     module = importlib.import_module(f"jobs.{stage}")
     parser = argparse.ArgumentParser(
         prog=f"python -m jobs.{stage}",
@@ -42,10 +59,13 @@ def run_from_command_line(stage: str) -> None:
     # DeepSpeed's launcher adds it; LOCAL_RANK in the environment says the same.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    this_process.listen()
     try:
         run(StageAddress(stage, arguments.partition))
     except tuple(STATUS) as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, JobStopped) and launched_rank() > 0:
+            sys.exit(0)  # see jobs/runner/worker.py
         sys.exit(STATUS[type(error)])
 
 
@@ -81,7 +101,9 @@ def launch(spec: JobSpec, lock: StageLock) -> None:
         command = launch_command(spec)
     else:  # a process of its own, for jobs import nothing of orchestration
         command = [sys.executable, "-m", "orchestration.launching", str(spec.path)]
-    status = subprocess.run(command, pass_fds=[lock.fileno()], check=False).returncode
+    process = subprocess.Popen(command, pass_fds=[lock.fileno()])
+    with this_process.passed_on(process.terminate):
+        status = process.wait()
     if status != 0:
         raise_verdict(spec, f"ended with status {status}")
 

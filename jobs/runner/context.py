@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from jobs.runner.metric_log import MetricLog
 from jobs.runner.processes import launched_rank
+from jobs.runner.stopping import StopRequest
 
 
 class JobConfig(BaseModel):
@@ -52,6 +53,7 @@ class StageContext:
     work: folder for checkpoints; it survives a kill and is found again by a run with the same inputs.
     workers: processes that read training data, for each process that trains; 0: a thread of its own.
     copies: stage name -> s3://bucket/prefix with a copy of its output.
+    stop: whether the job was asked to end; `deferred` while it can do so with a checkpoint.
     """
 
     stage: str
@@ -64,6 +66,7 @@ class StageContext:
     metric_log: MetricLog
     workers: int = 0
     copies: Mapping[str, str] = field(default_factory=dict)
+    stop: StopRequest = field(default_factory=StopRequest)
 
     def progress(self, total: int, description: str, unit: str, initial: int = 0) -> tqdm:
         """Progress bar with rate and time left; use as a context manager and call `.update(n)`.

@@ -114,5 +114,5 @@ def launch_command(spec: "JobSpec") -> list[str]:
         )
     if spec.processes == 1:
         return [sys.executable, *worker_arguments(spec)]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(spec.processes)]
-    return [sys.executable, *torchrun, *worker_arguments(spec)]
+    options = ["--standalone", "--nproc-per-node", str(spec.processes)]
+    return [sys.executable, "-m", "jobs.runner.torchrun", *options, *worker_arguments(spec)]

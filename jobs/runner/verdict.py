@@ -7,16 +7,24 @@ from pathlib import Path
 from data_contracts.errors import InputError
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.job_spec import JobSpec
+from jobs.runner.stopping import STATUS_STOPPED
+
+STATUS_DIED, STATUS_WRONG_INPUT, STATUS_CHECK_FAILED = 1, 2, 3
 
 
 class JobDied(Exception):
     """The job ended without saying why: killed, out of memory, or an error in the code."""
 
 
+class StoppedEarly(JobDied):
+    """The job was asked to stop and did: with what it had saved, another run goes on."""
+
+
 def forget_verdict(spec: JobSpec) -> None:
     """Before a job is started."""
     _finished(spec).unlink(missing_ok=True)
     _wrong_input(spec).unlink(missing_ok=True)
+    forget_stopped(spec)
     shutil.rmtree(spec.rejected, ignore_errors=True)
 
 
@@ -41,12 +49,34 @@ def leave_verdict(spec: JobSpec, error: InputError | CheckFailed) -> None:
         _wrong_input(spec).write_text(str(error))
 
 
+def leave_stopped(spec: JobSpec, reason: str) -> None:
+    """The job ended because it was asked to; the first reason stays."""
+    if not _stopped(spec).exists():
+        _stopped(spec).write_text(reason)
+
+
+def forget_stopped(spec: JobSpec) -> None:
+    _stopped(spec).unlink(missing_ok=True)
+
+
+def verdict_status(spec: JobSpec) -> int:
+    """Exit status for what a job that failed has left."""
+    if _wrong_input(spec).exists():
+        return STATUS_WRONG_INPUT
+    if spec.rejected.exists():
+        return STATUS_CHECK_FAILED
+    return STATUS_STOPPED if _stopped(spec).exists() else STATUS_DIED
+
+
 def raise_verdict(spec: JobSpec, ended: str) -> None:
-    """Raise what a job that failed has left: InputError, CheckFailed, or else JobDied saying how it `ended`."""
+    """Raise what a job that failed has left: InputError, CheckFailed, StoppedEarly, or else JobDied saying how it
+    `ended`."""
     if _wrong_input(spec).exists():
         raise InputError(_wrong_input(spec).read_text())
     if spec.rejected.exists():
         raise CheckFailed.of(spec)
+    if _stopped(spec).exists():
+        raise StoppedEarly(f"{spec.address}: {_stopped(spec).read_text()}; run again, it goes on from there")
     raise JobDied(f"{spec.address}: the job {ended}")
 
 
@@ -64,3 +94,7 @@ def _sizes(folder: Path) -> dict[str, int]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def _stopped(spec: JobSpec) -> Path:
+    return spec.work / "stopped.txt"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, JobStopped
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig, StageContext, StageReport
 from jobs.runner.job_spec import JobSpec
@@ -19,8 +19,16 @@ from jobs.runner.layout import parameter_section
 from jobs.runner.metric_log import MetricLog
 from jobs.runner.processes import joined_processes, launched_rank, processes_of_this_node, scratch_folder
 from jobs.runner.reporting import report_to_orchestrator
+from jobs.runner.stopping import STATUS_STOPPED, this_process
 from jobs.runner.tracking import tracked_run
-from jobs.runner.verdict import leave_finished, leave_verdict
+from jobs.runner.verdict import (
+    STATUS_CHECK_FAILED,
+    STATUS_WRONG_INPUT,
+    forget_stopped,
+    leave_finished,
+    leave_stopped,
+    leave_verdict,
+)
 
 ConfigT = TypeVar("ConfigT", bound=JobConfig)
 
@@ -61,6 +69,7 @@ def execute_first(
 
 def stage_context(spec: JobSpec, output: Path, metric_log: MetricLog) -> StageContext:
     return StageContext(
+        stop=this_process,
         stage=spec.stage,
         partition=spec.partition,
         partition_items=spec.partition_items,
@@ -123,12 +132,21 @@ def main() -> int:
     parser.add_argument("job", type=Path, help="job.json written by the runner")
     arguments = parser.parse_args()
     spec = JobSpec.read(arguments.job)
+    this_process.listen()
+    if launched_rank() == 0:
+        forget_stopped(spec)  # of the same job before it was requeued
     try:
         execute(spec)
+    except JobStopped as stopped:
+        if launched_rank() > 0:
+            return 0  # any other status would make torchrun end the first process while it still reports
+        leave_stopped(spec, str(stopped))
+        print(stopped, file=sys.stderr)
+        return STATUS_STOPPED
     except (InputError, CheckFailed) as error:
         leave_verdict(spec, error)
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 3
+        return STATUS_WRONG_INPUT if isinstance(error, InputError) else STATUS_CHECK_FAILED
     return 0
 
 

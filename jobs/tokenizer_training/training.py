@@ -69,8 +69,9 @@ def train(
         passes=batches.passes,
         precision=config.training.precision,
         ema_decay=config.training.ema_decay,
+        stop=context.stop,
     )
     first = training.restore()
     upcoming = batches.own_passes(first, config.steps)
-    with context.progress(config.steps, title, "step", initial=first) as bar:
+    with context.stop.deferred(), context.progress(config.steps, title, "step", initial=first) as bar:
         training.run(first, bar)

@@ -4,11 +4,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, JobStopped
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import project_root
-from jobs.runner.verdict import JobDied, leave_verdict
+from jobs.runner.stopping import STATUS_STOPPED, this_process
+from jobs.runner.verdict import (
+    STATUS_CHECK_FAILED,
+    STATUS_DIED,
+    STATUS_WRONG_INPUT,
+    JobDied,
+    StoppedEarly,
+    leave_verdict,
+)
 from orchestration.launching.choice import launcher_named
 from orchestration.launching.interface import JobOrder, LaunchFailed
 from orchestration.launching.watch import live_job, run_job
@@ -18,17 +26,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m orchestration.launching", description=__doc__)
     parser.add_argument("job", type=Path, help="job.json written by the runner")
     spec = JobSpec.read(parser.parse_args().job)
+    this_process.listen()
     launcher = launcher_named(spec.launcher, project_root())
     try:
         run_job(launcher, JobOrder.of(spec, {}), live_job(launcher, spec), say)
     except InputError as error:
         leave_verdict(spec, error)  # for the runner that started this; the job itself may not have begun
-        return 2
+        return STATUS_WRONG_INPUT
     except CheckFailed:
-        return 3
+        return STATUS_CHECK_FAILED
+    except (StoppedEarly, JobStopped) as stopped:
+        say(f"error: {stopped}")
+        return STATUS_STOPPED
     except (JobDied, LaunchFailed) as error:
         say(f"error: {error}")
-        return 1
+        return STATUS_DIED
     return 0
 
 

@@ -15,11 +15,10 @@ from pydantic import BaseModel
 
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.processes import launch_command
+from jobs.runner.stopping import SECONDS_TO_STOP
 from jobs.runner.verdict import is_finished
 from orchestration.launching.interface import JobHandle, JobOrder, JobPhase, JobStatus
 from orchestration.launching.job_files import log_file, read_log
-
-SECONDS_TO_STOP = 10
 
 
 class _Started(BaseModel):
@@ -94,10 +93,10 @@ class LocalLauncher:
         )
 
     def cancel(self, handle: JobHandle) -> None:
-        """Stops the job's process group: SIGTERM, and SIGKILL when it takes longer than SECONDS_TO_STOP."""
+        """Asks the job to stop, which it does with a checkpoint; kills its group after SECONDS_TO_STOP."""
         if (process := self._process(handle)) is None:
             return
-        os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()  # not its group: the job needs its helpers until the checkpoint is saved
         try:
             process.wait(SECONDS_TO_STOP)
         except psutil.TimeoutExpired:

@@ -3,11 +3,13 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.processes import launch_command
+from jobs.runner.stopping import STATUS_STOPPED
 from tests.jobs.tokenizer_example import SEED, merged, parameters
 
 
@@ -45,6 +47,19 @@ def train(spec: JobSpec) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=300,
     )
+
+
+def stopped_in_training(spec: JobSpec) -> str:
+    """Start the job, ask it to stop once it has saved a checkpoint, and give what it said; its status must be that of a stop."""
+    with (spec.work / "job.log").open("wb") as log:
+        process = subprocess.Popen(launch_command(spec), env=environment(spec.work), stderr=log)
+    deadline = time.monotonic() + 120
+    while not (spec.state / "training_state.pt").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(60) == STATUS_STOPPED, (spec.work / "job.log").read_text()
+    return (spec.work / "job.log").read_text()
 
 
 def curve(spec: JobSpec) -> dict[int, dict[str, float]]:

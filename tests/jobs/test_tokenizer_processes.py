@@ -11,7 +11,8 @@ import pytest
 
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.processes import launch_command
-from tests.jobs.stage_processes import curve, environment, train, written
+from jobs.runner.verdict import StoppedEarly, raise_verdict
+from tests.jobs.stage_processes import curve, environment, stopped_in_training, train, written
 from tests.jobs.tokenizer_example import write_prepared_masks
 
 STEPS = 20
@@ -80,6 +81,25 @@ def test_a_killed_run_of_two_processes_goes_on_as_one(single: JobSpec) -> None:
     assert finished.returncode == 0, finished.stderr
     assert "going on after step" in finished.stderr
     assert_same_training(single, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_asked_to_stop_goes_on_as_if_nothing_had_been(single: JobSpec, processes: int) -> None:
+    spec = job(single.work.parent / f"stopped_{processes}", processes)
+    stopped = stopped_in_training(spec)
+    assert "asked to stop: checkpoint saved after step" in stopped
+    assert not (spec.staging / "report.json").exists()
+    with pytest.raises(StoppedEarly, match=r"tokenizer_stage1: asked to stop.*run again"):
+        raise_verdict(spec, "ended")
+    finished = train(spec)
+    assert finished.returncode == 0, finished.stderr
+    assert "going on after step" in finished.stderr
+    assert_same_training(single, spec)
+    if processes == 1:
+        assert (spec.staging / "model.safetensors").read_bytes() == (
+            single.staging / "model.safetensors"
+        ).read_bytes()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from torch import nn
 from alto_models.training.loop import NonFiniteLossError, StepResult, Training
 from alto_models.training.muon import Muon
 from alto_models.training.schedule import LearningRate
+from data_contracts.errors import JobStopped
 
 
 class Bar:
@@ -30,6 +31,8 @@ def make_training(
     stop_at: int | None = None,
     bad_step: int = -1,
     ema_decay: float | None = None,
+    asked_at: int | None = None,
+    resumable_every: int = 1,
 ) -> Training:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
@@ -37,7 +40,10 @@ def make_training(
     biases = [model[0].bias, model[2].bias]
     optimizer = Muon([{"params": matrices, "matrices": True}, {"params": biases}], weight_decay=0.1)
 
+    begun = []
+
     def forward(step: int) -> StepResult:
+        begun.append(step)
         if step == stop_at:
             raise Interrupted
         inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
@@ -57,6 +63,8 @@ def make_training(
         log=lambda step, figures: log.append((step, figures)),
         ema_decay=ema_decay,
         log_every=3,
+        stop=lambda: asked_at in begun,
+        resumable_every=resumable_every,
     )
 
 
@@ -83,6 +91,34 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path: Path) -> Non
     for one, other in zip(weights(whole), weights(second), strict=True):
         assert torch.equal(one, other)
     assert dict(parts_log) == dict(whole_log)
+
+
+@pytest.mark.parametrize(
+    ("asked_at", "resumable_every", "stopped_after"),
+    [(0, 1, 1), (6, 1, 7), (7, 1, 8), (16, 4, None), (4, 2, 6), (18, 1, 19), (19, 1, None)],
+)
+def test_asked_to_stop_it_saves_after_the_step_and_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, asked_at: int, resumable_every: int, stopped_after: int | None
+) -> None:
+    whole_log: list[tuple[int, Mapping[str, float]]] = []
+    whole = make_training(tmp_path / "whole", whole_log)
+    whole.run(whole.restore(), Bar())
+
+    log: list[tuple[int, Mapping[str, float]]] = []
+    first = make_training(tmp_path / "parts", log, asked_at=asked_at, resumable_every=resumable_every)
+    if stopped_after is None:  # done before the next step to go on from
+        first.run(0, Bar())
+        assert dict(log) == dict(whole_log)
+        return
+    with pytest.raises(JobStopped, match=f"after step {stopped_after} of 20"):
+        first.run(0, Bar())
+    torch.manual_seed(999)
+    second = make_training(tmp_path / "parts", log)
+    assert second.restore() == stopped_after
+    second.run(stopped_after, Bar())
+    for one, other in zip(weights(whole), weights(second), strict=True):
+        assert torch.equal(one, other)
+    assert dict(log) == dict(whole_log)
 
 
 def test_curves_are_means_since_the_last_point(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from alto_models.training.muon import Muon
 from alto_models.training.zero import ZeroEngine, read_settings
 from data_contracts.errors import InputError
+from jobs.runner.stopping import STATUS_STOPPED
 from tests.alto_models.training import zero_example as example
 
 STAGES = ("zero1", "zero2", "zero3")
@@ -65,6 +66,21 @@ def test_two_processes_and_several_passes_train_like_one(
     folder: Path, plain: dict[str, Any], stage: str
 ) -> None:
     assert_same(plain, trained(folder / stage, 2, stage=stage, samples_per_pass=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [None, "zero3"])
+def test_one_process_is_asked_to_stop_and_all_do_after_the_same_step(
+    folder: Path, plain: dict[str, Any], stage: str | None
+) -> None:
+    stopped = folder / f"{stage}_stopped"
+    statuses = start(stopped, 2, stage=stage, samples_per_pass=2, last_asked_at=4)
+    assert statuses == [STATUS_STOPPED] * 2
+    resumed = trained(stopped, 2, stage=stage, samples_per_pass=2)
+    assert (
+        resumed["first"] == 6
+    )  # asked in step 5 (counted from 1), said to the others after it, and agreed after the next
+    assert_same(plain, resumed)
 
 
 @pytest.mark.slow
