@@ -50,7 +50,7 @@ def train(spec: JobSpec) -> subprocess.CompletedProcess[str]:
 
 
 def stopped_in_training(spec: JobSpec) -> str:
-    """Start the job, ask it to stop once it has saved a checkpoint, and give what it said; its status must be that of a stop."""
+    """Start the job, ask it to stop once it has saved a checkpoint, see that it does, and give what it said."""
     with (spec.work / "job.log").open("wb") as log:
         process = subprocess.Popen(launch_command(spec), env=environment(spec.work), stderr=log)
     deadline = time.monotonic() + 120
