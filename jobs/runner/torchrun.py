@@ -1,6 +1,6 @@
-"""torchrun for a job's processes on one machine: `python -m jobs.runner.torchrun OPTIONS -m jobs.runner.worker JOB_JSON`.
+"""torchrun for the processes of a job on one machine, with the same arguments; the last one is the job's JSON file.
 
-torchrun itself gives its processes 30 seconds when it is asked to stop, and ends with status 1 whatever happened in them.
+torchrun itself gives its processes 30 seconds when it is asked to stop, and ends with status 1 whatever happened.
 Here they get the time they need for a checkpoint, and the status is that of the job.
 """
 
