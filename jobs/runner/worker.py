@@ -83,17 +83,19 @@ def stage_context(spec: JobSpec, output: Path, metric_log: MetricLog) -> StageCo
     )
 
 
-def parse_config(config_class: type[ConfigT], stage: str, parameters: Mapping[str, Any]) -> ConfigT:
-    """Typed parameters of a stage. Raises InputError with one line naming every wrong key."""
+def parse_config(
+    config_class: type[ConfigT], section: str, parameters: Mapping[str, Any], file: str = "params.yaml"
+) -> ConfigT:
+    """A typed section of a file, such as a stage's parameters. Raises InputError with one line naming every wrong key."""
     try:
         return config_class.model_validate(dict(parameters))
     except ValidationError as error:
         problems = []
         for problem in error.errors():
-            key = ".".join([stage, *map(str, problem["loc"])])
+            key = ".".join([section, *map(str, problem["loc"])])
             what = "unknown parameter" if problem["type"] == "extra_forbidden" else problem["msg"]
             problems.append(f"{key}: {what}")
-        raise InputError(f"params.yaml: {'; '.join(problems)}") from error
+        raise InputError(f"{file}: {'; '.join(problems)}") from error
 
 
 def make_arithmetic_repeatable(threads: int) -> None:

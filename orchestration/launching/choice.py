@@ -5,10 +5,13 @@ from pathlib import Path
 from jobs.runner.job_spec import LauncherName
 from orchestration.launching.interface import Launcher
 from orchestration.launching.local import LocalLauncher
+from orchestration.launching.slurm.launcher import SlurmLauncher
 
 
 def launcher_named(name: LauncherName, root: Path) -> Launcher:
     """Raises InputError where the site's settings for it are wrong."""
     if name == "local":
         return LocalLauncher(root)
+    if name == "slurm":
+        return SlurmLauncher.of(root)
     raise NotImplementedError(name)
