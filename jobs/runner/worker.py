@@ -86,7 +86,7 @@ def stage_context(spec: JobSpec, output: Path, metric_log: MetricLog) -> StageCo
 def parse_config(
     config_class: type[ConfigT], section: str, parameters: Mapping[str, Any], file: str = "params.yaml"
 ) -> ConfigT:
-    """A typed section of a file, such as a stage's parameters. Raises InputError with one line naming every wrong key."""
+    """A typed section of a file, such as a stage's parameters. Raises InputError: one line naming every wrong key."""
     try:
         return config_class.model_validate(dict(parameters))
     except ValidationError as error:

@@ -28,25 +28,18 @@ UNREACHABLE = re.compile(
     r"[Uu]nable to contact|[Cc]onnection (refused|timed out|reset)|[Ss]ocket timed out|Zero Bytes|DNS SRV|try again"
 )
 
-PHASES = (
-    dict.fromkeys(
-        ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"),
-        JobPhase.PENDING,
-    )
-    | dict.fromkeys(
-        ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING", "RESIZING"),
-        JobPhase.RUNNING,
-    )
-    | dict.fromkeys(("FAILED", "DEADLINE", "LAUNCH_FAILED", "RECONFIG_FAIL"), JobPhase.FAILED)
-    | dict.fromkeys(("NODE_FAIL", "BOOT_FAIL"), JobPhase.NODE_FAILED)
-    | dict.fromkeys(("CANCELLED", "REVOKED"), JobPhase.CANCELLED)
-    | {
-        "COMPLETED": JobPhase.SUCCEEDED,
-        "PREEMPTED": JobPhase.PREEMPTED,
-        "TIMEOUT": JobPhase.TIMED_OUT,
-        "OUT_OF_MEMORY": JobPhase.OUT_OF_MEMORY,
-    }
-)
+STATES = {
+    JobPhase.PENDING: "PENDING CONFIGURING REQUEUED REQUEUE_HOLD REQUEUE_FED SPECIAL_EXIT",
+    JobPhase.RUNNING: "RUNNING COMPLETING SUSPENDED STOPPED STAGE_OUT SIGNALING RESIZING",
+    JobPhase.SUCCEEDED: "COMPLETED",
+    JobPhase.FAILED: "FAILED DEADLINE LAUNCH_FAILED RECONFIG_FAIL",
+    JobPhase.CANCELLED: "CANCELLED REVOKED",
+    JobPhase.PREEMPTED: "PREEMPTED",
+    JobPhase.TIMED_OUT: "TIMEOUT",
+    JobPhase.OUT_OF_MEMORY: "OUT_OF_MEMORY",
+    JobPhase.NODE_FAILED: "NODE_FAIL BOOT_FAIL",
+}
+PHASES = {state: phase for phase, states in STATES.items() for state in states.split()}
 
 
 class _Unreachable(Exception):

@@ -64,8 +64,8 @@ export PET_MASTER_PORT=$(({port} + ${{SLURM_RESTART_COUNT:-0}} % 100))
 status=0
 {srun} || status=$?
 stopped={shlex.quote(str(order.spec.work / "stopped.txt"))}
-if {{ [ "$status" -eq {STATUS_STOPPED} ] || [ -e "$stopped" ]; }} && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {settings.requeues} ]; then
-  scontrol requeue "$SLURM_JOB_ID"
+if [ "$status" -eq {STATUS_STOPPED} ] || {{ [ "$status" -ne 0 ] && [ -e "$stopped" ]; }}; then
+  [ "${{SLURM_RESTART_COUNT:-0}}" -ge {settings.requeues} ] || scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"
 """
