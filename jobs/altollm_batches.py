@@ -47,7 +47,7 @@ class GeneralVqa(JobConfig):
 class BatchConfig(JobConfig):
     """Sizes are per optimizer step, over all processes."""
 
-    images_per_step: int = Field(gt=0)
+    images_per_step: int = Field(gt=0, description="images of an optimizer step, over all processes")
     records_per_image: int = Field(gt=0, description="packed into one sequence, at most")
     turns_per_conversation: int = Field(
         gt=0, description="records asked about one after the other, at most; 1: each for itself"
@@ -64,8 +64,8 @@ class BatchConfig(JobConfig):
     varied_requests: float = Field(
         ge=0, le=1, description="share of prompts not put as `Segment …`, the way evaluation does"
     )
-    mask_loss: MaskLossSettings
-    general_vqa: GeneralVqa
+    mask_loss: MaskLossSettings = Field(description="loss of the decoded masks beside the cross-entropy")
+    general_vqa: GeneralVqa = Field(description="conversations in plain words, mixed in")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,8 +45,8 @@ class TrainingConfig(JobConfig):
     """What every stage says about its training; `training` is a TrainingSettings in each."""
 
     steps: int = Field(gt=0, description="optimizer steps")
-    learning_rate: LearningRate
-    weight_decay: float = Field(ge=0)
+    learning_rate: LearningRate = Field(description="rises to its peak, then falls along a cosine")
+    weight_decay: float = Field(ge=0, description="of the optimizer")
     save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
 
 

@@ -12,7 +12,9 @@ from jobs.runner.context import JobConfig, StageContext, StageReport
 
 class Config(JobConfig):
     benchmarks: dict[str, DatasetConfig] = Field(description="settings of each benchmark, by partition key")
-    contract: ContractConfig = ContractConfig()
+    contract: ContractConfig = Field(
+        default=ContractConfig(), description="when a data set is refused as a whole, and when an image is"
+    )
 
 
 def run(config: Config, context: StageContext) -> StageReport:

@@ -15,8 +15,10 @@ from jobs.runner.context import JobConfig, StageContext, StageReport
 
 class Config(JobConfig):
     datasets: dict[str, DatasetConfig] = Field(description="settings of each data set, by partition key")
-    contract: ContractConfig = ContractConfig()
-    images: ImagesConfig = ImagesConfig()
+    contract: ContractConfig = Field(
+        default=ContractConfig(), description="when a data set is refused as a whole, and when an image is"
+    )
+    images: ImagesConfig = Field(default=ImagesConfig(), description="how images are stored")
 
 
 def run(config: Config, context: StageContext) -> StageReport:

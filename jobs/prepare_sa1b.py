@@ -15,8 +15,10 @@ from jobs.runner.context import JobConfig, StageContext, StageReport
 
 class Config(JobConfig):
     held_out_share: float = Field(ge=0, lt=1, description="of the images, chosen by hash of their id")
-    contract: ContractConfig = ContractConfig()
-    images: ImagesConfig = ImagesConfig()
+    contract: ContractConfig = Field(
+        default=ContractConfig(), description="when a data set is refused as a whole, and when an image is"
+    )
+    images: ImagesConfig = Field(default=ImagesConfig(), description="how images are stored")
 
 
 def run(config: Config, context: StageContext) -> StageReport:

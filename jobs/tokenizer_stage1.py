@@ -40,7 +40,7 @@ STRIPS = 8
 class Config(TrainingConfig):
     tokenizer: TokenizerConfig = Field(description="sizes of the network")
     initial_weights: Literal["none", "base"] = Field(description="base: start from base_weights/tokenizer")
-    weight_decay: float = Field(ge=0)
+    weight_decay: float = Field(ge=0, description="of the optimizer")
     objective: Stage1Settings = Field(description="phases and weights of the losses")
 
     @model_validator(mode="after")

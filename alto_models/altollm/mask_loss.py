@@ -25,12 +25,12 @@ from alto_models.training.processes import mean_over_processes
 
 
 class MaskLossSettings(BaseModel):
-    """weight: of BCE + dice_weight * Dice beside the cross-entropy, 0 for none."""
+    """Loss of the decoded masks beside the cross-entropy: weight * (BCE + dice_weight * Dice)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weight: float = Field(ge=0)
-    dice_weight: float = Field(ge=0)
+    weight: float = Field(ge=0, description="of the mask loss; 0: none")
+    dice_weight: float = Field(ge=0, description="of Dice beside BCE")
     sharpness: float = Field(
         gt=0, description="logits are multiplied by it before the softmax over the codes"
     )

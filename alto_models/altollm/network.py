@@ -33,7 +33,13 @@ ImageTokens = Tensor | Sequence[Tensor]
 
 
 class NetworkConfig(BaseModel):
-    """Sizes of a small InternVL. One image gives (image_size / patch_size / 2)² tokens."""
+    """Sizes of a small InternVL. One image gives (image_size / patch_size / 2)² tokens.
+
+    patch_size: pixels a side.
+    vision_width, vision_layers, vision_heads, vision_mlp_width: of the vision tower.
+    text_width, text_layers, text_heads, text_mlp_width: of the language model.
+    max_positions: tokens of the longest sequence.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -13,8 +13,8 @@ class RewardWeights(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    well_formed: float = Field(default=0.1, ge=0)
-    length: float = Field(default=1e-3, ge=0)
+    well_formed: float = Field(default=0.1, ge=0, description="for an answer that can be decoded")
+    length: float = Field(default=1e-3, ge=0, description="for each code less than the most there may be")
 
 
 class Reward(NamedTuple):

@@ -19,9 +19,9 @@ class ConvPixelEncoderConfig(SizeConfig):
     image_size: side of the square input in pixels; 16 times the tokenizer's grid.
     """
 
-    kind: Literal["conv"] = "conv"
+    kind: Literal["conv"] = Field(default="conv", description="a small convolution net")
     image_size: int = Field(default=128, gt=0)
-    width: int = Field(default=48, gt=0)
+    width: int = Field(default=48, gt=0, description="channels")
 
 
 class SamSize(SizeConfig):
@@ -29,7 +29,8 @@ class SamSize(SizeConfig):
 
     width, layers, heads: of the ViT.
     grid: patches along one side of the square image (64 at 1024 px).
-    window: side of the attention windows in patches; `global_layers` (from 0) attend to the whole image.
+    window: side of the attention windows in patches.
+    global_layers: layers, counted from 0, that attend to the whole image.
     embedding_width: channels of the image embedding.
     """
 
@@ -50,7 +51,7 @@ class SamSize(SizeConfig):
 class SamPixelEncoderConfig(SamSize):
     """SAM's image encoder, frozen; its grid is 4 times the tokenizer's."""
 
-    kind: Literal["sam"] = "sam"
+    kind: Literal["sam"] = Field(default="sam", description="SAM's image encoder, frozen")
 
 
 PixelEncoderConfig = Annotated[ConvPixelEncoderConfig | SamPixelEncoderConfig, Field(discriminator="kind")]
@@ -77,7 +78,9 @@ class TokenizerConfig(SizeConfig):
     codebook_size: int = Field(default=256, gt=1)
     code_width: int = Field(default=8, gt=1)
     head_width: int = Field(default=32, gt=0)
-    pixel_encoder: PixelEncoderConfig = ConvPixelEncoderConfig()
+    pixel_encoder: PixelEncoderConfig = Field(
+        default=ConvPixelEncoderConfig(), description="what encodes the image, `conv` or `sam`"
+    )
 
     @property
     def image_size(self) -> int:

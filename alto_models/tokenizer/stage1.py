@@ -24,10 +24,17 @@ from alto_models.training.processes import gathered
 class Stage1Settings(BaseModel):
     """When the phases start (as shares of all steps), and how masks are shortened.
 
+    images_from: share of all steps after which masks are decoded with their image.
+    quantize_from: share of all steps after which latents are quantised.
+    shorten_from: share of all steps after which masks keep a random number of codes.
     image_dropout: share of crops whose image is withheld in the later phases.
     full_length_share: of masks once lengths are shortened; so that late codes learn, too.
-    revive_every: steps between two revivals of dead codes, until `revive_until`.
+    revive_every: steps between two revivals of dead codes.
+    revive_until: share of all steps after which dead codes stay dead.
     codebook_batches: batches whose latents the codebook is fitted to when the quantiser starts.
+    bce_weight, dice_weight: in the loss, of the decoded mask.
+    edge_weight: in the loss, of its boundary; 0: none.
+    quantizer_weight: in the loss, of the distance between latents and their codes.
     common_part_weight: in the loss, of what all masks' features have in common (`common_part`). Nothing else in the
         loss asks for less of it, and where it outweighs what masks differ in by 100 to 1, bfloat16 loses codes.
     """

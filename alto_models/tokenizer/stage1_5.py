@@ -24,6 +24,7 @@ from alto_models.training.loop import StepResult
 
 class PredictorSettings(BaseModel):
     """
+    objective: the published one (chunking), or learning the best lengths found by decoding prefixes (oracle).
     length_weight: weight of the length loss (the paper's lambda); for `oracle`, the price of a mask of
         full length in IoU.
     prefixes: how many lengths `oracle` decodes, spread geometrically over 1..L.

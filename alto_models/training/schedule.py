@@ -14,9 +14,9 @@ class LearningRate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    peak: float = Field(gt=0)
-    final: float = Field(ge=0)
-    warmup_steps: int = Field(ge=0)
+    peak: float = Field(gt=0, description="the highest rate")
+    final: float = Field(ge=0, description="rate at the last step")
+    warmup_steps: int = Field(ge=0, description="steps until the peak")
 
     def at(self, step: int, total_steps: int) -> float:
         """Rate of step `step`, counted from 0; never 0 in the first step."""

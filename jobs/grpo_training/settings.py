@@ -33,12 +33,14 @@ class GrpoConfig(TrainingConfig):
         gt=0,
         description="how much more often than others of its image a record without a target is asked for",
     )
-    temperature: float = Field(gt=0)
-    top_k: int | None = Field(gt=0)
-    variant: Variant
-    reward: RewardWeights
+    temperature: float = Field(gt=0, description="of sampling")
+    top_k: int | None = Field(gt=0, description="most probable tokens that are sampled from; null: all")
+    variant: Variant = Field(
+        description="dr_grpo divides neither by the group's spread nor by an answer's length"
+    )
+    reward: RewardWeights = Field(description="weights beside the IoU, which counts 1")
     kl_weight: float = Field(ge=0, description="0: no reference model")
-    clip: float = Field(gt=0, lt=1)
+    clip: float = Field(gt=0, lt=1, description="the ratio of new to old probability stays within 1 +- clip")
     training: GrpoTrainingSettings = Field(description="how a step is computed")
     gradient_checkpointing: bool = Field(description="less memory for a third more time")
     evaluated_images: int = Field(gt=0, description="of the val split, at most")

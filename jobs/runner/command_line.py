@@ -13,6 +13,7 @@ from jobs.runner.context import JobConfig
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, parameter_section, project_root
 from jobs.runner.ledger import InputsMoved
+from jobs.runner.parameters import documented_parameters
 from jobs.runner.processes import (
     announce,
     announced,
@@ -110,7 +111,7 @@ def launch(spec: JobSpec, lock: StageLock) -> None:
 
 def parameter_help(stage: str, config_class: type[JobConfig]) -> str:
     lines = [f"parameters (section {parameter_section(stage)} of params.yaml):"]
-    for name, field in config_class.model_fields.items():
-        default = "required" if field.is_required() else f"default {field.default}"
-        lines.append(f"  {name:24} {field.description or ''} ({default})")
+    for parameter in documented_parameters(config_class):
+        default = "required" if parameter.default is None else f"default {parameter.default}"
+        lines.append(f"  {parameter.path:32} {parameter.meaning} ({parameter.type}; {default})")
     return "\n".join(lines)

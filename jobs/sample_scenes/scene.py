@@ -47,10 +47,10 @@ class SceneConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_side: int = Field(default=128, ge=96)
-    max_side: int = Field(default=224, le=1024)
-    min_objects: int = Field(default=3, ge=1)
-    max_objects: int = Field(default=8, le=12)
+    min_side: int = Field(default=128, ge=96, description="pixels")
+    max_side: int = Field(default=224, le=1024, description="pixels")
+    min_objects: int = Field(default=3, ge=1, description="objects of a scene, at least")
+    max_objects: int = Field(default=8, le=12, description="objects of a scene, at most")
 
     @model_validator(mode="after")
     def _ordered(self) -> "SceneConfig":

@@ -36,12 +36,12 @@ class TrainingConfig(JobConfig):
     """Lengths of training are in steps of `crops.crops_per_step` * `crops.masks_per_crop` masks."""
 
     crops: CropsConfig = Field(description="how crops and their masks are drawn")
-    steps: int = Field(gt=0)
-    learning_rate: LearningRate
+    steps: int = Field(gt=0, description="optimizer steps")
+    learning_rate: LearningRate = Field(description="rises to its peak, then falls along a cosine")
     training: TrainingSettings = Field(description="how a step is computed")
     save_every: int = Field(gt=0, description="steps between checkpoints to resume from")
     evaluated_images: int = Field(gt=0, description="of the held-out split, at most")
-    health: HealthLimits
+    health: HealthLimits = Field(description="limits of the check training_health")
 
 
 def train(
