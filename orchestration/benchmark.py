@@ -7,7 +7,7 @@ import typer
 
 from data_contracts.errors import InputError
 from jobs.runner.context import StageContext, StageReport
-from jobs.runner.layout import project_root, stage_folder
+from jobs.runner.layout import StageAddress, output_folder, project_root, stage_folder
 from jobs.runner.lineage import read_yaml
 from jobs.runner.metric_log import MetricLog
 from orchestration.atomic_files import new_folder, require_new
@@ -76,7 +76,7 @@ def altollm(
 
     root = project_root()
     parameters = read_yaml(root / "params.yaml")
-    data = root / stage_folder(parameters["profile"], "prepare_benchmark") / benchmark
+    data = root / output_folder(parameters["profile"], StageAddress("prepare_benchmark", benchmark))
     if not data.is_dir():
         raise InputError(f"{data}: no such benchmark; run `dvc repro prepare_benchmark@{benchmark}` first")
     config = Config.model_validate(parameters["benchmark"] | {"limit": limit})

@@ -54,21 +54,28 @@ def bring_up_to_date(root: Path) -> None:
 
 
 def serve(root: Path, dagster_port: int, mlflow_port: int, pages_port: int) -> None:
-    """Run the services in the foreground until interrupted. Raises InputError where a port is taken."""
+    """Run the services in the foreground until interrupted. Raises InputError where a port is taken.
+
+    Where MLFLOW_TRACKING_URI names a server, that one is used and none is started.
+    """
     for ending in (signal.SIGINT, signal.SIGTERM):  # a shell starts background commands with SIGINT ignored
         signal.signal(ending, signal.default_int_handler)
-    for name, port in {"dagster": dagster_port, "mlflow": mlflow_port, "pages": pages_port}.items():
+    use_project_store(root)
+    ports = {"dagster": dagster_port, "pages": pages_port}
+    shared_mlflow = os.environ["MLFLOW_TRACKING_URI"].startswith("http")
+    if not shared_mlflow:
+        ports["mlflow"] = mlflow_port
+    for name, port in ports.items():
         if is_open(port):
             raise InputError(f"port {port} is in use: choose another with --{name}-port")
-    use_project_store(root)
     dagster, mlflow, pages = (f"http://127.0.0.1:{port}" for port in (dagster_port, mlflow_port, pages_port))
+    if shared_mlflow:
+        mlflow = os.environ["MLFLOW_TRACKING_URI"]
     os.environ["ALTO_MLFLOW_URL"], os.environ["ALTO_PAGES_URL"] = mlflow, pages
     bring_up_to_date(root)
-    services = {
-        mlflow: start_mlflow(root, mlflow_port),
-        pages: start_pages(pages_port),
-        dagster: start_dagster(dagster_port),
-    }
+    services = {pages: start_pages(pages_port), dagster: start_dagster(dagster_port)}
+    if not shared_mlflow:
+        services[mlflow] = start_mlflow(root, mlflow_port)
     try:
         wait_until_ready(services)
         print(f"\nDagster  {dagster}\nMLflow   {mlflow}\n", flush=True)

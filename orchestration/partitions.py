@@ -6,8 +6,7 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
-from data_contracts.errors import InputError
-from jobs.runner.layout import PARTITION_KEY
+from jobs.runner.layout import checked_item
 from jobs.runner.lineage import look_up, read_yaml
 from orchestration.atomic_files import write_atomically
 
@@ -46,8 +45,7 @@ def add_batch(root: Path, shards: Sequence[str]) -> str:
     Raises InputError for a shard name that is not a plain file name.
     """
     for shard in shards:
-        if not PARTITION_KEY.fullmatch(shard):
-            raise InputError(f"shard name {shard!r} may hold only letters, digits, '_', '.' and '-'")
+        checked_item(shard)
     path = root / "partitions.yaml"
     partitions = read_yaml(path)
     batch = f"batch_{len(partitions['sa1b']['batches']):03d}"

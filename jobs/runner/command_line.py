@@ -62,12 +62,23 @@ def run_from_command_line(stage: str) -> None:
     arguments = parser.parse_args()
     this_process.listen()
     try:
-        run(StageAddress(stage, arguments.partition))
+        run(asked_address(stage, arguments.partition))
     except tuple(STATUS) as error:
         print(f"error: {error}", file=sys.stderr)
         if isinstance(error, JobStopped) and launched_rank() > 0:
             sys.exit(0)  # see jobs/runner/worker.py
         sys.exit(STATUS[type(error)])
+
+
+def asked_address(stage: str, partition: str | None) -> StageAddress:
+    """The partition is the one given or, inside `dvc repro`, the one that DVC says it runs the command for.
+
+    DVC hands its commands to a shell, so `dvc.yaml` writes no name from `partitions.yaml` into them.
+    """
+    told = os.environ.get("DVC_STAGE", "")
+    if partition is None and told.startswith(f"{stage}@"):
+        return StageAddress.parse(told)
+    return StageAddress(stage, partition)
 
 
 def run(address: StageAddress) -> None:

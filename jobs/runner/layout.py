@@ -29,6 +29,7 @@ ROOTS |= dict.fromkeys(REPORT_STAGES, "reports")
 
 PARAMETERS_OF = {"grpo_sweep": "altollm_grpo"}  # stages told what another one is told
 
+PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
 PARTITION_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -59,6 +60,20 @@ class StageAddress:
     def folder_name(self) -> Path:
         """Relative folder that belongs to this address alone."""
         return Path(self.stage) if self.partition is None else Path(self.stage, self.partition)
+
+
+def checked_profile(name: str) -> str:
+    """Raises InputError for what is no name of a profile, before it becomes part of a path."""
+    if not isinstance(name, str) or not PROFILE_NAME.fullmatch(name):
+        raise InputError(f"params.yaml: profile {name!r} may hold only small letters, digits and '_'")
+    return name
+
+
+def checked_item(name: str) -> str:
+    """Raises InputError for what is no plain file name, before it becomes part of a path."""
+    if not isinstance(name, str) or not PARTITION_KEY.fullmatch(name):
+        raise InputError(f"shard name {name!r} may hold only letters, digits, '_', '.' and '-'")
+    return name
 
 
 def parameter_section(stage: str) -> str:

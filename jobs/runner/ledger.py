@@ -30,7 +30,14 @@ from dvc.stage.serialize import to_single_stage_lockfile
 from data_contracts.errors import InputError
 from jobs.runner.dvc_stages import LockedStages
 from jobs.runner.job_spec import JobSpec, Resources
-from jobs.runner.layout import StageAddress, parameter_section, stage_folder, stage_of_path
+from jobs.runner.layout import (
+    StageAddress,
+    checked_item,
+    checked_profile,
+    parameter_section,
+    stage_folder,
+    stage_of_path,
+)
 from jobs.runner.stage_lock import StageLock
 from jobs.runner.worker import parse_config
 
@@ -165,7 +172,7 @@ class Ledger:
             stage=address.stage,
             partition=address.partition,
             partition_items=partition_items(stage),
-            profile=settings["profile"],
+            profile=checked_profile(settings["profile"]),
             fingerprint=fingerprint,
             parameters=parameters.get(parameter_section(address.stage), {}),
             seed=parameters["seed"],
@@ -257,7 +264,7 @@ def partition_items(stage: PipelineStage) -> tuple[str, ...]:
     for dependency in stage.deps:
         if isinstance(dependency, ParamsDependency) and dependency.def_path == "partitions.yaml":
             (items,) = dependency.hash_info.value.values()
-            return tuple(items)
+            return tuple(checked_item(item) for item in items)
     return ()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from data_contracts.errors import InputError
-from jobs.runner.layout import StageAddress, stage_of_path
+from jobs.runner.layout import StageAddress, checked_profile, stage_of_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +65,14 @@ class Lineage:
 
 
 def read_lineage(root: Path) -> Lineage:
-    """Raises InputError where a file is missing or is not YAML."""
+    """Raises InputError where a file is missing or is not YAML, or holds a name that is none."""
     entries = read_yaml(root / "dvc.yaml")["stages"]
     partitions = read_yaml(root / "partitions.yaml")
     stages = {name: _stage(name, entry, partitions) for name, entry in entries.items()}
     order = TopologicalSorter({name: stage.upstream for name, stage in stages.items()}).static_order()
     return Lineage(
         root=root,
-        profile=read_yaml(root / "params.yaml")["profile"],
+        profile=checked_profile(read_yaml(root / "params.yaml")["profile"]),
         stages=tuple(stages[name] for name in order),
     )
 
@@ -84,6 +84,9 @@ def _stage(name: str, entry: Mapping[str, Any], partitions: Mapping[str, Any]) -
     if "matrix" in entry:
         (reference,) = entry["matrix"].values()
         partition_set = reference.removeprefix("${").removesuffix("}")
+    partitions_of_it = tuple(look_up(partitions, partition_set)) if partition_set else ()
+    for key in partitions_of_it:
+        StageAddress(name, key)  # refuses what is no key, before it becomes part of a path
     return Stage(
         name=name,
         command=entry["cmd"],
@@ -92,7 +95,7 @@ def _stage(name: str, entry: Mapping[str, Any], partitions: Mapping[str, Any]) -
             sorted(stage for path in dependencies if "${item." in path and (stage := stage_of_path(path)))
         ),
         partition_set=partition_set,
-        partitions=tuple(look_up(partitions, partition_set)) if partition_set else (),
+        partitions=partitions_of_it,
         code=tuple(path for path in dependencies if not stage_of_path(path)),
         parameters=tuple(key for key in entry.get("params", []) if isinstance(key, str)),
     )

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -137,6 +138,7 @@ def main() -> int:
     this_process.listen()
     if launched_rank() == 0:
         forget_stopped(spec)  # of the same job before it was requeued
+        print(f"{spec.address}: started on {socket.gethostname()}, {spec.fingerprint[:12]}", flush=True)
     try:
         execute(spec)
     except JobStopped as stopped:

@@ -45,10 +45,10 @@ def test_output_folder_and_command_follow_the_layout(stage: str) -> None:
     if "matrix" in entry:
         (item,) = entry["matrix"]
         folder = output_folder("PROFILE", StageAddress(stage, "PARTITION"))
-        assert entry["cmd"] == f"python -m jobs.{stage} --partition ${{item.{item}}}"
     else:
         item, folder = "", output_folder("PROFILE", StageAddress(stage))
-        assert entry["cmd"] == f"python -m jobs.{stage}"
+    # DVC runs it in a shell: nothing from another file is in it.
+    assert entry["cmd"] == f"python -m jobs.{stage}"
     (out,) = entry["outs"]
     written = out.replace("${profile}", "PROFILE").replace(f"${{item.{item}}}", "PARTITION")
     assert Path(written) == folder
