@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -40,10 +41,16 @@ def environment(root: Path) -> dict[str, str]:
     return variables
 
 
-def run(root: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    root: Path, *arguments: str, check: bool = True, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments in the project; fails with the output in the message."""
     result = subprocess.run(
-        [sys.executable, *arguments], cwd=root, env=environment(root), capture_output=True, text=True
+        [sys.executable, *arguments],
+        cwd=root,
+        env=environment(root) | (variables or {}),
+        capture_output=True,
+        text=True,
     )
     if check and result.returncode:
         raise AssertionError(f"{arguments} ended with {result.returncode}\n{result.stdout}\n{result.stderr}")
