@@ -14,4 +14,6 @@ def launcher_named(name: LauncherName, root: Path) -> Launcher:
         return LocalLauncher(root)
     if name == "slurm":
         return SlurmLauncher.of(root)
-    raise NotImplementedError(name)
+    from orchestration.launching.kubernetes.launcher import KubernetesLauncher  # its client is slow to import
+
+    return KubernetesLauncher(root)

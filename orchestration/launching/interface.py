@@ -13,8 +13,8 @@ from data_contracts.errors import InputError
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.processes import worker_arguments
 
-LONGEST_NAME = 63  # characters of a Kubernetes name
-JOB_NAME = re.compile(r"alto-[a-z0-9-]{1,57}[a-z0-9]")
+LONGEST_NAME = 52  # characters; the 63 of a Kubernetes name, less what is appended for the pods of a job
+JOB_NAME = re.compile(r"alto-[a-z0-9-]{1,46}[a-z0-9]")
 
 
 class JobPhase(Enum):
@@ -112,7 +112,7 @@ class LaunchFailed(Exception):
 
 
 def job_name(spec: JobSpec) -> str:
-    """`alto-<profile>-<stage>[-<partition>]-<first 12 of the fingerprint>`: a-z, 0-9 and '-', at most 63 characters.
+    """`alto-<profile>-<stage>[-<partition>]-<first 12 of the fingerprint>`: a-z, 0-9 and '-', at most 52 characters.
 
     Equal for equal work, so that a later run finds the job of an earlier one. A middle that is too long is cut and
     ends in a hash of the whole.

@@ -1,0 +1,99 @@
+"""What a site says of its Kubernetes cluster: `infra/kubernetes/settings.yaml`."""
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from data_contracts.errors import InputError
+from jobs.runner.context import JobConfig
+
+SETTINGS_FILE = Path("infra/kubernetes/settings.yaml")
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]  # of an object of the cluster
+LabelName = Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _absolute(path: PurePosixPath) -> PurePosixPath:
+    if not path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be an absolute path without '..'")
+    return path
+
+
+class Volume(JobConfig):
+    """A PersistentVolumeClaim and where jobs find it. sub_path: a folder of it instead of the whole."""
+
+    claim: Name
+    path: Annotated[PurePosixPath, AfterValidator(_absolute)]
+    sub_path: str | None = None
+    read_only: bool = False
+
+
+class Toleration(JobConfig):
+    """A taint of nodes that jobs put up with. Without value: whatever its value."""
+
+    key: LabelName
+    value: LabelValue | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class KubernetesSettings(JobConfig):
+    """context: of the kubeconfig; None for its current one, or the service account of the pod that we run in.
+
+    image: of jobs (infra/containers); it has `python` with all packages on its search path.
+    several_nodes: what a job on several nodes is, an indexed Job or a Kubeflow PyTorchJob.
+    volumes: one of them holds the work tree, at the path that it has here, where `resources.work_tree` is shared.
+    secrets: Secrets of the namespace whose keys become environment variables of jobs.
+    labels, annotations: of jobs and their pods, such as the queue of Kueue.
+    shared_memory_gb: of /dev/shm, for NCCL and data workers; counts as memory of the job.
+    scratch_gb: that a job may write to its node's disk (/tmp).
+    user_id, group_id: that jobs run as and their volumes belong to.
+    checkpoint_seconds: from the signal to stop until a job is killed.
+    start_seconds: that an image or a container may fail to start before the job is given up.
+    restarts: failures of a pod, other than disruptions, after which Kubernetes itself starts a job of one node again.
+    keep_hours: that a finished job and its logs are kept in the cluster.
+    poll_seconds: between two looks at a job.
+    """
+
+    namespace: Name
+    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$")]
+    context: str | None = None
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    image_pull_secrets: tuple[Name, ...] = ()
+    several_nodes: Literal["job", "pytorch_job"] = "job"
+    service_account: Name = "alto-job"
+    priority_class: Name | None = None
+    gpu_resource: LabelName = "nvidia.com/gpu"
+    node_selector: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    secrets: tuple[Name, ...] = ()
+    environment: dict[VariableName, str] = Field(default_factory=dict)
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
+    annotations: dict[LabelName, str] = Field(default_factory=dict)
+    shared_memory_gb: PositiveFloat = 8.0
+    scratch_gb: PositiveFloat = 50.0
+    user_id: PositiveInt = 10001
+    group_id: PositiveInt = 10001
+    checkpoint_seconds: PositiveInt = 300
+    start_seconds: PositiveInt = 180
+    restarts: NonNegativeInt = 0
+    keep_hours: PositiveFloat = 48.0
+    poll_seconds: PositiveFloat = 2.0
+
+
+def read_settings(root: Path) -> KubernetesSettings:
+    """Raises InputError naming every setting that is wrong."""
+    path = root / SETTINGS_FILE
+    try:
+        return KubernetesSettings.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError:
+        raise InputError(f"{SETTINGS_FILE} is missing: it says where jobs run on Kubernetes") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{SETTINGS_FILE}: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        raise InputError(f"{SETTINGS_FILE}: {'; '.join(problems)}") from None
