@@ -87,7 +87,7 @@ class KubernetesLauncher:
         while (there := self.api.workload(workload.name)) is not None and there.uid == workload.uid:
             if time.monotonic() > deadline:
                 raise LaunchFailed(f"{workload.name}: an earlier job of this name does not end")
-            time.sleep(min(1.0, self.settings.poll_seconds))
+            time.sleep(min(1.0, self.settings.seconds_between_looks))
 
     def find(self, name: str) -> JobHandle | None:
         return next(iter(self._alive({JOB_LABEL: checked_name(name)})), None)
@@ -105,8 +105,8 @@ class KubernetesLauncher:
         ]
 
     def status(self, handle: JobHandle) -> JobStatus:
-        looked, status = self._looks.get(handle.id, (-self.settings.poll_seconds, None))
-        if status is None or time.monotonic() - looked >= self.settings.poll_seconds:
+        looked, status = self._looks.get(handle.id, (-self.settings.seconds_between_looks, None))
+        if status is None or time.monotonic() - looked >= self.settings.seconds_between_looks:
             try:
                 status = self._look(handle)
             except ClusterError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from kubernetes import client
 
 from data_contracts.errors import InputError
+from jobs.runner.stopping import STATUS_STOPPED
 from orchestration.launching.interface import JobOrder
 from orchestration.launching.kubernetes.settings import KubernetesSettings
 
@@ -15,7 +16,6 @@ CONTAINER = "job"
 PYTORCH_CONTAINER = "pytorch"  # the name that the Kubeflow operator looks for
 RENDEZVOUS_PORT = 29500
 SECONDS_TO_MEET = 1800  # that the pods of a job may start apart
-GO_ON_LATER = 75  # EX_TEMPFAIL: the job was asked to stop and has left a checkpoint
 NO_RETRY = (2, 3)  # wrong input, failed check
 PYTORCH_JOB = ("kubeflow.org", "v1", "pytorchjobs")
 
@@ -44,28 +44,32 @@ def job_manifest(order: JobOrder, settings: KubernetesSettings, root: Path) -> c
             parallelism=nodes,
             completion_mode="Indexed" if nodes > 1 else "NonIndexed",
             backoff_limit=settings.restarts if nodes == 1 else 0,
+            active_deadline_seconds=_seconds(order.spec.needs.hours) * (1 + settings.requeues),
             pod_failure_policy=_pod_failure_policy(nodes),
             pod_replacement_policy="Failed",  # never two pods that write the same checkpoints
-            ttl_seconds_after_finished=int(settings.keep_hours * 3600),
+            ttl_seconds_after_finished=_seconds(settings.keep_hours),
             template=template,
         ),
     )
 
 
 def _pod_failure_policy(nodes: int) -> client.V1PodFailurePolicy:
-    """A disrupted pod is replaced and goes on from its checkpoint. Where several work together, all have to begin
-    again: the job ends as pre-empted, and its launcher submits it anew. So it does where a job asks to go on later."""
+    """A pod that was disrupted or asked to stop is replaced and goes on from its checkpoint. Where several work
+    together, all have to begin again: the job ends as pre-empted, and whoever watches it submits it anew."""
     disrupted = client.V1PodFailurePolicyOnPodConditionsPattern(type="DisruptionTarget", status="True")
-    final = client.V1PodFailurePolicyOnExitCodesRequirement(
-        container_name=CONTAINER, operator="In", values=[*NO_RETRY, GO_ON_LATER]
-    )
+    go_on = "Ignore" if nodes == 1 else "FailJob"
     return client.V1PodFailurePolicy(
         rules=[
-            client.V1PodFailurePolicyRule(
-                action="Ignore" if nodes == 1 else "FailJob", on_pod_conditions=[disrupted]
-            ),
-            client.V1PodFailurePolicyRule(action="FailJob", on_exit_codes=final),
+            client.V1PodFailurePolicyRule(action=go_on, on_pod_conditions=[disrupted]),
+            client.V1PodFailurePolicyRule(action=go_on, on_exit_codes=_ended_with(STATUS_STOPPED)),
+            client.V1PodFailurePolicyRule(action="FailJob", on_exit_codes=_ended_with(*NO_RETRY)),
         ]
+    )
+
+
+def _ended_with(*statuses: int) -> client.V1PodFailurePolicyOnExitCodesRequirement:
+    return client.V1PodFailurePolicyOnExitCodesRequirement(
+        container_name=CONTAINER, operator="In", values=list(statuses)
     )
 
 
@@ -107,7 +111,7 @@ def pytorch_job_manifest(order: JobOrder, settings: KubernetesSettings, root: Pa
             "runPolicy": {
                 "cleanPodPolicy": "Running",
                 "backoffLimit": 0,
-                "ttlSecondsAfterFinished": int(settings.keep_hours * 3600),
+                "ttlSecondsAfterFinished": _seconds(settings.keep_hours),
             },
             "pytorchReplicaSpecs": {
                 name: {"replicas": count, "restartPolicy": "Never", "template": template}
@@ -165,8 +169,8 @@ def _pod_template(
             image_pull_secrets=[
                 client.V1LocalObjectReference(name=name) for name in settings.image_pull_secrets
             ],
-            # Of the pod, not of the Job: that one would count the time in the queue.
-            active_deadline_seconds=int(order.spec.needs.hours * 3600),
+            # Of each pod, from when it runs; that of the Job counts the time in the queue and of all its pods.
+            active_deadline_seconds=_seconds(order.spec.needs.hours),
             termination_grace_period_seconds=settings.checkpoint_seconds,
             security_context=client.V1PodSecurityContext(
                 run_as_non_root=True,
@@ -189,10 +193,8 @@ def _container(order: JobOrder, settings: KubernetesSettings, root: Path, name: 
         amounts[settings.gpu_resource] = str(needs.gpus)
     variables = {
         "HOME": "/tmp",
-        # torchrun kills its processes 30 s after it was asked to stop unless it is told to wait.
-        "PET_SHUTDOWN_TIMEOUT": str(max(1, settings.checkpoint_seconds - 10)),
         "PET_RDZV_CONF": f"timeout={SECONDS_TO_MEET}",
-        **settings.environment,
+        **settings.variables,
         **order.environment,
     }
     return client.V1Container(
@@ -220,7 +222,7 @@ def _container(order: JobOrder, settings: KubernetesSettings, root: Path, name: 
 
 def _python_arguments(order: JobOrder) -> list[str]:
     """torchrun where the job has several processes; on several nodes the environment tells it where they meet."""
-    torchrun = ["-m", "torch.distributed.run"]
+    torchrun = ["-m", "jobs.runner.torchrun"]
     if order.spec.needs.nodes > 1:
         return [*torchrun, *order.worker]
     if order.spec.processes > 1:
@@ -287,6 +289,10 @@ def _mounts(order: JobOrder, settings: KubernetesSettings, root: Path) -> list[c
             for volume in settings.volumes
         ),
     ]
+
+
+def _seconds(hours: float) -> int:
+    return max(1, round(hours * 3600))
 
 
 def _volume_name(claim: str) -> str:

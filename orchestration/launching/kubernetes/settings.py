@@ -46,16 +46,17 @@ class KubernetesSettings(JobConfig):
     image: of jobs (infra/containers); it has `python` with all packages on its search path.
     several_nodes: what a job on several nodes is, an indexed Job or a Kubeflow PyTorchJob.
     volumes: one of them holds the work tree, at the path that it has here, where `resources.work_tree` is shared.
-    secrets: Secrets of the namespace whose keys become environment variables of jobs.
+    secrets: Secrets of the namespace whose keys become environment variables of jobs. variables: that are no secrets.
     labels, annotations: of jobs and their pods, such as the queue of Kueue.
     shared_memory_gb: of /dev/shm, for NCCL and data workers; counts as memory of the job.
     scratch_gb: that a job may write to its node's disk (/tmp).
     user_id, group_id: that jobs run as and their volumes belong to.
     checkpoint_seconds: from the signal to stop until a job is killed.
     start_seconds: that an image or a container may fail to start before the job is given up.
-    restarts: failures of a pod, other than disruptions, after which Kubernetes itself starts a job of one node again.
+    restarts: failures of a pod after which Kubernetes itself starts a job of one node again.
+    requeues: time limits after which such a job has to end; each time, and after a disruption, it goes on in a new pod.
     keep_hours: that a finished job and its logs are kept in the cluster.
-    poll_seconds: between two looks at a job.
+    seconds_between_looks: at each job's state and log.
     """
 
     namespace: Name
@@ -71,7 +72,7 @@ class KubernetesSettings(JobConfig):
     tolerations: tuple[Toleration, ...] = ()
     volumes: tuple[Volume, ...] = ()
     secrets: tuple[Name, ...] = ()
-    environment: dict[VariableName, str] = Field(default_factory=dict)
+    variables: dict[VariableName, str] = Field(default_factory=dict)
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict)
     annotations: dict[LabelName, str] = Field(default_factory=dict)
     shared_memory_gb: PositiveFloat = 8.0
@@ -81,8 +82,9 @@ class KubernetesSettings(JobConfig):
     checkpoint_seconds: PositiveInt = 300
     start_seconds: PositiveInt = 180
     restarts: NonNegativeInt = 0
+    requeues: NonNegativeInt = 20
     keep_hours: PositiveFloat = 48.0
-    poll_seconds: PositiveFloat = 2.0
+    seconds_between_looks: PositiveFloat = 2.0
 
 
 def read_settings(root: Path) -> KubernetesSettings:

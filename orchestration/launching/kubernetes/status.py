@@ -7,8 +7,8 @@ from typing import Literal
 
 from kubernetes import client
 
+from jobs.runner.stopping import STATUS_STOPPED
 from orchestration.launching.interface import JobPhase, JobStatus
-from orchestration.launching.kubernetes.manifests import GO_ON_LATER
 
 CANNOT_START = frozenset(
     (
@@ -173,7 +173,7 @@ def _cause(pod: client.V1Pod, disruption: client.V1PodCondition | None) -> tuple
         return lost, exit_code, said if not disruption else f"{by}: {disruption.message or message}"
     if reason.startswith(REFUSED_BY_NODE):
         return JobPhase.NODE_FAILED, exit_code, said
-    if exit_code == GO_ON_LATER:
+    if exit_code == STATUS_STOPPED:
         return JobPhase.PREEMPTED, exit_code, "was asked to stop and goes on later"
     if ended is None:
         return JobPhase.FAILED, None, said

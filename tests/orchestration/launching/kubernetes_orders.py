@@ -15,7 +15,7 @@ def settings(root: Path, **changes: Any) -> KubernetesSettings:
         "namespace": "alto",
         "image": "registry.test/alto:1.0-cuda",
         "volumes": [{"claim": "alto-work", "path": str(root)}],
-        "poll_seconds": 0.01,
+        "seconds_between_looks": 0.01,
     }
     return KubernetesSettings.model_validate(values | changes)
 

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from data_contracts.errors import InputError
+from jobs.runner.stopping import STATUS_STOPPED
 from orchestration.launching.interface import JobPhase, LaunchFailed
 from orchestration.launching.kubernetes.api import ClusterApi
 from orchestration.launching.kubernetes.launcher import KubernetesLauncher
@@ -43,7 +44,7 @@ def launcher(cluster, tmp_path):
 
 def looked_at(launcher, handle):
     """The status as of now, and not of the last look."""
-    time.sleep(launcher.settings.poll_seconds)
+    time.sleep(launcher.settings.seconds_between_looks)
     return launcher.status(handle)
 
 
@@ -215,6 +216,21 @@ def test_preempted_pod_of_one_node_is_replaced(cluster, launcher):
     )  # its own failure, not the disruption before
 
 
+def test_job_that_was_asked_to_stop_goes_on_in_another_pod(cluster, launcher):
+    handle, (pod,) = running(cluster, launcher)
+    cluster.end(pod, STATUS_STOPPED, pod_reason="DeadlineExceeded")
+    assert looked_at(launcher, handle).phase is JobPhase.PENDING
+    assert len(cluster.kind("pods")) == 2
+
+
+def test_job_of_several_nodes_that_was_asked_to_stop_has_to_be_submitted_anew(cluster, launcher):
+    handle, (first, _) = running(cluster, launcher, **TWO_NODES)
+    cluster.end(first, STATUS_STOPPED)
+    status = looked_at(launcher, handle)
+    assert status.phase is JobPhase.PREEMPTED
+    assert "goes on later" in status.reason
+
+
 @pytest.mark.parametrize(
     ("disruption", "phase"),
     [
@@ -248,7 +264,6 @@ def test_disrupted_pod_that_is_gone_is_known_from_the_job(cluster, launcher):
         ({"exit_code": 137, "reason": "OOMKilled"}, JobPhase.OUT_OF_MEMORY, "more memory than its limit"),
         ({"exit_code": 137}, JobPhase.FAILED, "ended with status 137"),
         ({"exit_code": 2}, JobPhase.FAILED, "ended with status 2"),
-        ({"exit_code": 75}, JobPhase.PREEMPTED, "goes on later"),
         (
             {
                 "exit_code": 143,
@@ -348,7 +363,7 @@ def test_last_lines_are_there_when_the_job_is_over(cluster, launcher):
 
 
 def test_job_is_not_asked_for_more_often_than_set(cluster, tmp_path):
-    patient = launcher_of(cluster, tmp_path, poll_seconds=60)
+    patient = launcher_of(cluster, tmp_path, seconds_between_looks=60)
     handle = patient.submit(order(tmp_path))
     asked = len(cluster.requests)
     patient.status(handle)

@@ -27,7 +27,7 @@ EVERY_SETTING = {
     "node_selector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
     "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}, {"key": "team", "value": "alto"}],
     "secrets": ["alto-s3", "alto-mlflow"],
-    "environment": {"MLFLOW_TRACKING_URI": "http://mlflow:5000"},
+    "variables": {"MLFLOW_TRACKING_URI": "http://mlflow:5000"},
     "labels": {"kueue.x-k8s.io/queue-name": "training"},
     "annotations": {"team/contact": "alto@example.org"},
 }
@@ -88,19 +88,18 @@ def test_stage_without_gpu_asks_for_none(tmp_path):
 
 
 def test_time_limit_counts_from_the_start_of_the_pod_and_leaves_time_for_a_checkpoint(tmp_path):
-    manifest = single(tmp_path, {"checkpoint_seconds": 240})
-    assert "activeDeadlineSeconds" not in manifest["spec"]
+    manifest = single(tmp_path, {"checkpoint_seconds": 240, "requeues": 3})
     pod = manifest["spec"]["template"]["spec"]
     assert pod["activeDeadlineSeconds"] == 48 * 3600
     assert pod["terminationGracePeriodSeconds"] == 240
-    assert int(variables_of(manifest)["PET_SHUTDOWN_TIMEOUT"]) < 240
+    assert manifest["spec"]["activeDeadlineSeconds"] == 4 * 48 * 3600  # of all pods, one after the other
 
 
 def test_processes_of_one_node_are_started_by_torchrun(tmp_path):
     manifest = single(tmp_path)
     work = order(tmp_path).spec.path
     worker = ["-m", "jobs.runner.worker", str(work)]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "8"]
+    torchrun = ["-m", "jobs.runner.torchrun", "--standalone", "--nproc-per-node", "8"]
     assert container_of(manifest)["command"] == ["python"]
     assert container_of(manifest)["args"] == torchrun + worker
     assert container_of(single(tmp_path, processes=1))["args"] == worker
@@ -149,18 +148,23 @@ def test_pytorch_job_has_the_fields_of_kubeflow_v1(tmp_path):
         assert [container["name"] for container in replica["template"]["spec"]["containers"]] == ["pytorch"]
 
 
-def test_disruption_is_no_failure_and_wrong_input_is_final(tmp_path):
-    disruption, final = single(tmp_path)["spec"]["podFailurePolicy"]["rules"]
-    assert (disruption["action"], final["action"]) == ("Ignore", "FailJob")
+def rules_of(manifest):
+    """What happens after a disruption, and after each exit status that a rule names."""
+    disruption, *others = manifest["spec"]["podFailurePolicy"]["rules"]
     assert disruption["onPodConditions"][0]["type"] == "DisruptionTarget"
-    assert final["onExitCodes"]["values"] == [2, 3, 75]
+    by_status = {status: rule["action"] for rule in others for status in rule["onExitCodes"]["values"]}
+    return {"disruption": disruption["action"], **by_status}
 
 
-def test_one_disrupted_node_of_several_ends_the_job(tmp_path):
+def test_disruption_is_no_failure_and_wrong_input_is_final(tmp_path):
+    assert rules_of(single(tmp_path)) == {"disruption": "Ignore", 75: "Ignore", 2: "FailJob", 3: "FailJob"}
+
+
+def test_one_stopped_node_of_several_ends_the_job(tmp_path):
     manifest = serialized(
         job_manifest(order(tmp_path, **TWO_NODES), settings(tmp_path, restarts=3), tmp_path)
     )
-    assert manifest["spec"]["podFailurePolicy"]["rules"][0]["action"] == "FailJob"
+    assert set(rules_of(manifest).values()) == {"FailJob"}
     assert manifest["spec"]["backoffLimit"] == 0
 
 
