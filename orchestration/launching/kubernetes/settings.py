@@ -3,13 +3,11 @@
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from data_contracts.errors import InputError
 from jobs.runner.context import JobConfig
-
-SETTINGS_FILE = Path("infra/kubernetes/settings.yaml")
+from jobs.runner.lineage import read_yaml
+from jobs.runner.worker import parse_config
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]  # of an object of the cluster
 LabelName = Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
@@ -88,14 +86,6 @@ class KubernetesSettings(JobConfig):
 
 
 def read_settings(root: Path) -> KubernetesSettings:
-    """Raises InputError naming every setting that is wrong."""
-    path = root / SETTINGS_FILE
-    try:
-        return KubernetesSettings.model_validate(yaml.safe_load(path.read_text()))
-    except FileNotFoundError:
-        raise InputError(f"{SETTINGS_FILE} is missing: it says where jobs run on Kubernetes") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{SETTINGS_FILE}: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
-        raise InputError(f"{SETTINGS_FILE}: {'; '.join(problems)}") from None
+    """Raises InputError naming every wrong key."""
+    path = "infra/kubernetes/settings.yaml"
+    return parse_config(KubernetesSettings, "kubernetes", read_yaml(root / path)["kubernetes"], path)
