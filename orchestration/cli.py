@@ -33,15 +33,18 @@ def profile(
 
 
 @app.command()
-def plan() -> None:
-    """Show what would run, and why, before anything runs."""
-    from jobs.runner.staleness import lineage_state
+def plan(
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value, as if params.yaml said so; may be repeated."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what would run, why, and what it took last time, before anything runs."""
+    from orchestration.plan import make_plan, text_table
 
-    words = {"runs": "runs", "runs_if_changed": "runs if changed", "does_not_run": "does not run"}
-    states = lineage_state(enter_project())
-    width = max(len(str(state.address)) for state in states)
-    for state in states:
-        print(f"{state.address!s:{width}}  {words[state.plan]:15}  {', '.join(state.reasons)}".rstrip())
+    table = make_plan(enter_project(), changes or ())
+    print(table.model_dump_json(indent=1) if as_json else text_table(table))
 
 
 @app.command()

@@ -108,17 +108,15 @@ def event_tags(
 
 def changed_by_itself(state: StageState) -> bool:
     """Whether command, code, parameters or the output itself changed, and not only what the stage reads."""
-    own = [
-        reason for reason in state.reasons if not any(f"/{name}" in reason for name in state.input_versions)
-    ]
-    return state.plan == "runs" and bool(own)
+    return any(change.kind != "input" for change in state.changes)
 
 
 def event_pointer(
     events: LatestEvents, upstream: str, read: Sequence[StageAddress], state: StageState
 ) -> str:
     """Storage id of the newest event that was read of an upstream asset; before all of them where it changed."""
-    if state.plan == "runs" and any(f"/{upstream}" in reason for reason in state.reasons):
+    changed = {StageAddress.parse(change.subject).stage for change in state.changes if change.kind == "input"}
+    if upstream in changed:
         return BEFORE_EVERY_EVENT
     found = [event for address in read if (event := events.of(address)) is not None]
     return str(max((event.storage_id for event in found), default=BEFORE_EVERY_EVENT))

@@ -14,10 +14,15 @@ from dvc.dvcfile import PROJECT_FILE, load_file
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
+from dvc.stage.cache import _get_cache_hash
 from dvc.stage.exceptions import StageNotFound
 from dvc.stage.serialize import to_single_stage_lockfile
 from dvc.utils.serialize import load_path, parse_yaml
+from dvc_data.hashfile.build import build
 from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.meta import Meta
+from dvc_data.hashfile.tree import Tree
+from dvc_objects.errors import ObjectFormatError
 
 from data_contracts.errors import InputError
 from jobs.runner.layout import StageAddress, stage_of_path
@@ -27,7 +32,8 @@ from jobs.runner.lock_file import with_entry, write_whole
 class LockedStages:
     """The stages of a repository whose lock is held; forget it with the lock."""
 
-    def __init__(self, repo: Repo) -> None:
+    def __init__(self, repo: Repo, parameters: Mapping[str, Any] | None = None) -> None:
+        """parameters: to be taken for the content of `params.yaml`; None for what the file says."""
         self.repo = repo
         self._file = load_file(repo, PROJECT_FILE)
         self._lock = self._file._lockfile
@@ -35,6 +41,8 @@ class LockedStages:
         # With a remote, what is recorded and not here counts as there, as with `dvc repro --allow-missing`.
         self._missing_is_remote = bool(repo.config["core"].get("remote"))
         self._parameter_files: dict[str, Any] = {}
+        if parameters is not None:
+            self._parameter_files[str(Path(repo.root_dir, "params.yaml"))] = parameters
         self._hashes: dict[str, HashInfo] = {}
 
     def find(self, address: StageAddress) -> PipelineStage:
@@ -42,11 +50,15 @@ class LockedStages:
         if address.partition is None and self._stages.is_foreach_or_matrix_generated(address.stage):
             raise InputError(f"{address.stage} is partitioned: name a partition (see partitions.yaml)")
         try:
-            return self._stages[str(address)]
+            stage = self._stages[str(address)]
         except StageNotFound as error:
             raise InputError(
                 f"{address} is not in dvc.yaml: is its partition listed in partitions.yaml?"
             ) from error
+        for dependency in stage.deps:
+            if not dependency.hash_info:  # DVC takes what the lock does not name for one of an old version
+                dependency.update_legacy_hash_name(force=True)
+        return stage
 
     def is_changed(self, stage: PipelineStage) -> bool:
         """DVC's own test (`Stage.changed`) without its lock on paths."""
@@ -63,13 +75,23 @@ class LockedStages:
             return {}
         return changes
 
+    def outputs_in(self, dependency: Output) -> dict[str, Output]:
+        """Address -> output, of the stages that make a dependency: one, or all partitions below a folder."""
+        name = stage_of_path(dependency.def_path)
+        if name is None:
+            return {}
+        keys = [key for key in self._stages if key == name or key.startswith(f"{name}@")]
+        outputs = {key: self._stages[key].outs[0] for key in keys}
+        return {
+            key: output
+            for key, output in outputs.items()
+            if f"{output.def_path}/".startswith(f"{dependency.def_path}/")
+        }
+
     def missing_partitions(self, dependency: Output) -> list[str]:
         """Recorded outputs that are not here, of those that a folder above partitions should hold."""
-        name = stage_of_path(dependency.def_path)
-        if name is None or not self._stages.is_foreach_or_matrix_generated(name):
-            return []
-        outputs = [self._stages[key].outs[0] for key in self._stages if key.startswith(f"{name}@")]
-        below = [output for output in outputs if output.def_path.startswith(f"{dependency.def_path}/")]
+        outputs = self.outputs_in(dependency).values()
+        below = [output for output in outputs if output.def_path != dependency.def_path]
         return [output.def_path for output in below if output.hash_info and not output.exists]
 
     def changes_of(self, dependency: Output) -> Mapping[str, str]:
@@ -86,6 +108,76 @@ class LockedStages:
         if dependency.hash_info != self._hashes[path]:
             return {path: "modified" if dependency.hash_info else "new"}
         return {}
+
+    def hash_of(self, dependency: Output) -> HashInfo | None:
+        """Of a file or folder as it is here, or in the remote; None where it is missing."""
+        if self.changes_of(dependency).get(str(dependency)) == "deleted":
+            return None
+        return self._hashes.get(str(dependency), dependency.hash_info)
+
+    def hash_with(self, dependency: Output, parts: Mapping[str, HashInfo | None]) -> HashInfo | None:
+        """Hash that a folder above partitions will have with these outputs (path -> hash, None: none) put into it.
+
+        The recorded hash where the cache does not tell what an output consists of.
+        """
+        tree = Tree()
+        if dependency.exists:
+            arguments = (dependency.cache, dependency.fs_path, dependency.fs, dependency.hash_name)
+            _, _, here = build(*arguments, ignore=dependency.dvcignore, dry_run=True)
+            assert isinstance(here, Tree)
+            for key, meta, hash_info in here:
+                if f"{dependency.def_path}/{key[0]}" not in parts:
+                    tree.add(key, meta, hash_info)
+        for path, part in parts.items():
+            if part is None:
+                continue
+            try:
+                content = Tree.load(self.repo.cache.local, part)
+            except (FileNotFoundError, ObjectFormatError):
+                return dependency.hash_info or None
+            for key, meta, hash_info in content:
+                tree.add((path.removeprefix(f"{dependency.def_path}/"), *key), meta, hash_info)
+        tree.digest()
+        return tree.hash_info if len(tree) else None
+
+    def cached_output(
+        self, stage: PipelineStage, inputs: Mapping[str, HashInfo | None] | None
+    ) -> HashInfo | None:
+        """Hash of what DVC's cache holds of the stage's output for these inputs; None where the job is to run.
+
+        inputs: by path; None for those recorded. The stage is left with these inputs and the parameters of now.
+        """
+        if inputs is None:
+            return stage.outs[0].hash_info if stage.outs_cached() else None
+        for dependency in stage.deps:
+            if isinstance(dependency, ParamsDependency):
+                values = self.parameters_of(dependency)
+                dependency.hash_info = HashInfo(dependency.PARAM_PARAMS, values)  # type: ignore[arg-type]
+            elif (known := inputs[dependency.def_path]) is None:
+                return None
+            else:
+                dependency.hash_info, dependency.meta = (
+                    known,
+                    Meta(),
+                )  # what is recorded there has a hash, too
+        run_cache = self.repo.stage_cache
+        key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
+        entries = sorted(Path(run_cache._get_cache_dir(key)).glob("*"), key=lambda file: file.stat().st_mtime)
+        entry = run_cache._load_cache(key, entries[-1].name) if entries else None
+        if entry is None:
+            return None
+        cached = run_cache._create_stage(entry, wdir=stage.wdir)
+        return cached.outs[0].hash_info if cached.outs_cached() else None
+
+    def recorded_profile(self, address: StageAddress) -> str | None:
+        """The profile that the address was last recorded under; None where it never was."""
+        entry = self._file.lockfile_contents.get("stages", {}).get(str(address))
+        return Path(entry["outs"][0]["path"]).parts[1] if entry else None
+
+    def parameters_of(self, dependency: ParamsDependency) -> dict[str, Any]:
+        """Tracked key -> value now, of those that are there."""
+        found = {key: self._parameter(dependency, key) for key in dependency.params}
+        return {key: value for key, (value, known) in found.items() if known}
 
     def _parameter_changes(self, dependency: ParamsDependency) -> Mapping[str, str]:
         file = str(dependency)

@@ -103,6 +103,7 @@ class JobSpec(BaseModel):
         checkpoints are found by the next run with the same inputs and by no other.
     launcher, work_tree, copies: as in Resources.
     processes: how many torchrun starts on each node. workers: that read for each of them.
+    input_versions: address of each upstream output -> data version, finer than the hash of a folder of partitions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -122,6 +123,7 @@ class JobSpec(BaseModel):
     copies: dict[str, str] = Field(default_factory=dict)
     inputs: dict[str, Path]
     input_hashes: dict[str, str]
+    input_versions: dict[str, str] = Field(default_factory=dict)
     work: Path
 
     @property

@@ -68,11 +68,14 @@ class Ledger:
         self.root = root
 
     @contextmanager
-    def locked_stages(self) -> Iterator[LockedStages]:
-        """DVC's stages under its repository lock, waited for. Hold it only for moments."""
+    def locked_stages(self, parameters: Mapping[str, Any] | None = None) -> Iterator[LockedStages]:
+        """DVC's stages under its repository lock, waited for. Hold it only for moments.
+
+        parameters: to be taken for the content of `params.yaml`; None for what the file says.
+        """
         # DVC resolves stage files against the working directory, whatever root it was given.
         with chdir(self.root), Repo(_wait_for_lock=True) as repo, lock_repo(repo):
-            yield LockedStages(repo)
+            yield LockedStages(repo, parameters)
 
     def begin(self, address: StageAddress, stage_lock: StageLock) -> Recorded | JobSpec:
         """What there is to do for a stage whose lock is held: nothing (with its entry), or this job.
@@ -165,15 +168,14 @@ class Ledger:
         parameters = tracked_parameters(stage)
         settings = yaml.safe_load((self.root / "params.yaml").read_text())
         resources = parse_config(Resources, "resources", settings["resources"])
-        hashes = input_hashes(stage)
-        fingerprint = hashlib.md5(json.dumps([stage.cmd, hashes], sort_keys=True).encode()).hexdigest()
+        named = fingerprint(stage)
         upstream = sorted({name for dep in stage.deps if (name := stage_of_path(dep.def_path))})
         return JobSpec(
             stage=address.stage,
             partition=address.partition,
             partition_items=partition_items(stage),
             profile=checked_profile(settings["profile"]),
-            fingerprint=fingerprint,
+            fingerprint=named,
             parameters=parameters.get(parameter_section(address.stage), {}),
             seed=parameters["seed"],
             launcher=resources.launcher_of(address.stage),
@@ -183,8 +185,14 @@ class Ledger:
             workers=resources.workers.get(address.stage, 0),
             copies=resources.copies,
             inputs={name: self.root / stage_folder(settings["profile"], name) for name in upstream},
-            input_hashes=hashes,
-            work=self.root / ".work" / address.folder_name / fingerprint,
+            input_hashes=input_hashes(stage),
+            input_versions={
+                key: str(output.hash_info.value)
+                for dependency in stage.deps
+                for key, output in stages.outputs_in(dependency).items()
+                if output.hash_info
+            },
+            work=self.root / ".work" / address.folder_name / named,
         )
 
 
@@ -278,6 +286,11 @@ def input_hashes(stage: PipelineStage) -> dict[str, str]:
         else:
             hashes[dependency.def_path] = str(dependency.hash_info.value)
     return hashes
+
+
+def fingerprint(stage: PipelineStage) -> str:
+    """Of command, parameters and inputs that the stage has, recorded or saved."""
+    return value_hash([stage.cmd, input_hashes(stage)])
 
 
 def value_hash(value: Any) -> str:

@@ -35,7 +35,7 @@ class Made:
 
     @property
     def device_hours(self) -> float | None:
-        return None if self.run is None else self.run.seconds / 3600 * self.run.processes
+        return None if self.run is None else self.run.device_hours
 
 
 @dataclass(frozen=True, kw_only=True)

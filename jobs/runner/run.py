@@ -3,13 +3,14 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_contracts.errors import InputError
+from jobs.runner.changes import code_versions
 from jobs.runner.job_spec import JobSpec
-from jobs.runner.layout import StageAddress, output_folder
+from jobs.runner.layout import StageAddress, output_folder, stage_of_path
 from jobs.runner.ledger import Ledger, Recorded
 from jobs.runner.stage_lock import StageLock
 from jobs.runner.tracking import git_commit, read_run
@@ -24,6 +25,7 @@ class LastRun:
     """Telemetry of the newest run of an address; kept beside the outputs' records, never hashed.
 
     processes: that the job ran in, each on a device of its own where there are several.
+    inputs: address of each upstream output -> data version that was read. code: file -> MD5, of the declared code.
     """
 
     fingerprint: str
@@ -34,6 +36,12 @@ class LastRun:
     seconds: float
     finished_at: float  # seconds since the epoch
     processes: int = 1
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def device_hours(self) -> float:
+        return self.seconds / 3600 * self.processes
 
 
 def run_stage(root: Path, address: StageAddress, launch: Launch) -> Recorded:
@@ -94,9 +102,17 @@ def keep_telemetry(root: Path, spec: JobSpec, data_version: str, seconds: float)
         seconds=seconds,
         finished_at=time.time(),
         processes=spec.processes * spec.needs.nodes,
+        inputs=spec.input_versions,
+        code=code_read(root, spec),
     )
     (folder / "last_run.json").write_text(json.dumps(last_run.__dict__, indent=1))
     shutil.rmtree(spec.work)
+
+
+def code_read(root: Path, spec: JobSpec) -> dict[str, str]:
+    """File -> MD5. It is as the job read it: a run whose inputs moved is refused before this is called."""
+    paths = [path for path in spec.input_hashes if ":" not in path and stage_of_path(path) is None]
+    return {file: version for path in paths for file, version in code_versions(root, path).items()}
 
 
 def read_last_run(root: Path, address: StageAddress) -> LastRun | None:

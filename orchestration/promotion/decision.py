@@ -134,7 +134,7 @@ def _recorded_findings(states: list[StageState], registered: str | None) -> list
                 Finding(
                     subject=str(state.address),
                     rule="up to date",
-                    found=", ".join(state.reasons) or "never run",
+                    found=state.why,
                     passed=False,
                 )
             )

@@ -1,5 +1,6 @@
 """A clean copy of this repository to run the lineage in, and the two doors into it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-
-from jobs.runner.lineage import read_lineage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,14 +75,9 @@ def data_versions(root: Path) -> dict[str, str]:
 
 def plan(root: Path) -> dict[str, str]:
     """Address -> what `alto plan` says of it."""
-    words = {"runs if changed": "if", "does not run": "no", "runs": "runs"}
-    lines = run(root, "-m", "orchestration.cli", "plan").stdout.splitlines()
-    addresses = [str(address) for address in read_lineage(root).addresses]
-    rest = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
-    return {
-        address: next(word for text, word in words.items() if rest[address].startswith(text))
-        for address in addresses
-    }
+    words = {"runs": "runs", "restored": "restored", "runs_if_changed": "if", "does_not_run": "no"}
+    rows = json.loads(run(root, "-m", "orchestration.cli", "plan", "--json").stdout)["rows"]
+    return {row["address"]: words[row["plan"]] for row in rows}
 
 
 def copy_without(root: Path, target: Path, stage: str) -> Path:

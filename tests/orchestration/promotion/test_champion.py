@@ -87,7 +87,7 @@ def lineage(root: Path) -> Lineage:
 def state(data_version: str, plan: str = "does_not_run") -> StageState:
     address = StageAddress("altollm_grpo")
     recorded = Recorded(address=address, data_version=data_version, entry_hash="e", how="unchanged")
-    return StageState(address=address, plan=plan, reasons=(), recorded=recorded, input_versions={})  # type: ignore[arg-type]
+    return StageState(address=address, plan=plan, recorded=recorded, input_versions={})  # type: ignore[arg-type]
 
 
 def challenge(root: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
