@@ -57,7 +57,7 @@ def create(root: Path) -> Path:
     parameters = {
         "profile": "toy",
         "seed": 1,
-        "resources": {"cpus": 1},
+        "resources": {"needs": {"default": {"cpus": 1}}},
         "prepare_referring": {"datasets": datasets},
         "tokenizer_stage1": {"round_to": 10, "note": "none"},
     }

@@ -119,7 +119,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], Words, str, list[str]]] = {
         "seed: 1 → 2",
         [*EVERYTHING],
     ),
-    "resources": (parameters(resources={"cpus": 8}), NOTHING, "", []),
+    "resources": (parameters(resources__needs__default__cpus=8), NOTHING, "", []),
     "code file of one stage": (
         append("code/prepare.py", "# a comment\n"),
         {A: "runs", B: "runs", **TRAINING},
@@ -222,7 +222,7 @@ def test_value_that_was_tried_before(project: tuple[str, Path]) -> None:
 def test_what_if(project: tuple[str, Path]) -> None:
     door, root = project
     before = (root / "params.yaml").read_text()
-    plan = make_plan(root, ["tokenizer_stage1.round_to=4", "resources.cpus=2"])
+    plan = make_plan(root, ["tokenizer_stage1.round_to=4", "resources.needs.default.cpus=2"])
     assert {row.address: row.plan for row in plan.rows if row.plan != "does_not_run"} == {
         "tokenizer_stage1": "runs",
         **FOLLOWERS,
