@@ -16,7 +16,7 @@ $(VENV)/installed: $(LOCK) pyproject.toml
 	$(VENV)/bin/uv pip install -q --python $(VENV)/bin/python --no-deps -e .
 	touch $@
 
-.PHONY: help setup demo ui lint test test-all bench lock clean-work
+.PHONY: help setup demo ui lint test test-all bench docs lock clean-work
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -46,6 +46,10 @@ test-all: lint  ## everything
 BENCHMARKS := prepare training_step losses reading many_masks grpo_step sft_step questions_per_image
 bench: setup  ## speed against the published procedures: 15 minutes, into docs/performance.md
 	for name in $(BENCHMARKS); do python -m tests.benchmarks.$$name --write || exit 1; done
+
+docs: setup  ## the documentation as a site, in .work/site
+	sphinx-build -q -W --keep-going -b html docs .work/site
+	@echo "open .work/site/index.html"
 
 lock: setup  ## resolve the dependencies anew into both lock files
 	uv pip compile -q pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate -o requirements-cuda.lock

@@ -6,10 +6,9 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from jobs.runner.layout import DATA_STAGES, MODEL_STAGES, REPORT_STAGES
+from jobs.runner.layout import STAGES
 from jobs.runner.parameters import Parameter, documented_parameters
 
-STAGES = (*DATA_STAGES, *MODEL_STAGES, *REPORT_STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES)
