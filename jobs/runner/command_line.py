@@ -32,6 +32,7 @@ from jobs.runner.verdict import (
     JobDied,
     StoppedEarly,
     forget_verdict,
+    leave_stopped,
     raise_verdict,
 )
 from jobs.runner.worker import execute
@@ -116,6 +117,8 @@ def launch(spec: JobSpec, lock: StageLock) -> None:
     process = subprocess.Popen(command, pass_fds=[lock.fileno()])
     with this_process.passed_on(process.terminate):
         status = process.wait()
+    if status == STATUS_STOPPED:
+        leave_stopped(spec, "asked to stop")
     if status != 0:
         raise_verdict(spec, f"ended with status {status}")
 

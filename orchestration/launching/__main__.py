@@ -13,11 +13,10 @@ from jobs.runner.verdict import (
     STATUS_CHECK_FAILED,
     STATUS_DIED,
     STATUS_WRONG_INPUT,
-    JobDied,
-    StoppedEarly,
     leave_verdict,
 )
 from orchestration.launching.choice import launcher_named
+from orchestration.launching.failures import JobFailed
 from orchestration.launching.interface import JobOrder, LaunchFailed
 from orchestration.launching.watch import live_job, run_job
 
@@ -35,10 +34,10 @@ def main() -> int:
         return STATUS_WRONG_INPUT
     except CheckFailed:
         return STATUS_CHECK_FAILED
-    except (StoppedEarly, JobStopped) as stopped:
+    except JobStopped as stopped:
         say(f"error: {stopped}")
         return STATUS_STOPPED
-    except (JobDied, LaunchFailed) as error:
+    except (JobFailed, LaunchFailed) as error:
         say(f"error: {error}")
         return STATUS_DIED
     return 0

@@ -14,18 +14,24 @@ from dagster_pipes import PipesDefaultMessageWriter, PipesParams
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import project_root
 from jobs.runner.stage_lock import StageLock
-from jobs.runner.verdict import JobDied
 from orchestration.launching.choice import launcher_named
+from orchestration.launching.failures import JobFailed
 from orchestration.launching.interface import JobOrder, LaunchFailed
-from orchestration.launching.job_files import messages_file, read_log
+from orchestration.launching.job_files import messages_file
 from orchestration.launching.watch import live_job, run_job
 
 SECONDS_BETWEEN_MESSAGES = 0.5
-LINES_OF_LOG_SHOWN = 20
 
 
 class StageLauncher(dg.ConfigurableResource):
-    """Runs a stage's job with the launcher that `resources` names, and shows it in the run while it goes on."""
+    """Runs a stage's job with the launcher that `resources` names, and shows it in the run while it goes on.
+
+    A job that ended for a reason that passes is started again, `retries` times at most; before the first time after
+    `seconds_before_retry`, each time after twice as long. It goes on from its last checkpoint.
+    """
+
+    retries: int = 3
+    seconds_before_retry: float = 30.0
 
     def launch_for(self, context: dg.AssetExecutionContext) -> Callable[[JobSpec, StageLock], None]:
         def launch(spec: JobSpec, lock: StageLock) -> None:
@@ -40,15 +46,23 @@ class StageLauncher(dg.ConfigurableResource):
                 order = JobOrder.of(spec, environment, lock.fileno())
                 try:
                     run_job(launcher, order, live, context.log.info)
-                except (JobDied, LaunchFailed) as error:
-                    raise dg.Failure(f"{error}. End of its log:\n{log_tail(spec)}") from None
+                except JobFailed as error:
+                    failure = dg.Failure(f"{error}\nEnd of its log:\n{error.failure.log_end}")
+                    raise self._again(context, failure, wanted=error.failure.cause.retry)
+                except LaunchFailed as error:
+                    raise self._again(context, dg.Failure(str(error)), wanted=True)
 
         return launch
 
-
-def log_tail(spec: JobSpec) -> str:
-    text = read_log(spec.work, 0).decode(errors="replace")
-    return "\n".join(text.splitlines()[-LINES_OF_LOG_SHOWN:])
+    def _again(self, context: dg.AssetExecutionContext, failure: dg.Failure, *, wanted: bool) -> Exception:
+        """What to raise: the failure, or that the step is to be tried again."""
+        if not wanted or context.retry_number >= self.retries:
+            return failure
+        wait = self.seconds_before_retry * 2**context.retry_number
+        context.log.warning(f"{failure.description}\nTrying again in {wait:.0f} s")
+        again = dg.RetryRequested(max_retries=self.retries, seconds_to_wait=wait)
+        again.__cause__ = failure
+        return again
 
 
 class FollowedMessages(dg.PipesMessageReader):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jobs.runner.job_spec import JobSpec
-from jobs.runner.verdict import forget_verdict, is_finished, raise_verdict
+from jobs.runner.verdict import JobDied, StoppedEarly, forget_verdict, is_finished, raise_verdict
+from orchestration.launching.failures import JobFailed, classify
 from orchestration.launching.interface import (
     JobHandle,
     JobOrder,
@@ -21,6 +22,7 @@ from orchestration.launching.job_files import forget_traces
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_UNKNOWN = 600.0  # that a scheduler may not answer before we stop watching
 SECONDS_TO_SEE_FILES = 60.0  # that a network file system may show a finished result late
+BYTES_OF_LOG_KEPT = 2**16  # to say what ended the job
 
 Say = Callable[[str], None]
 
@@ -39,7 +41,7 @@ def run_job(launcher: Launcher, order: JobOrder, live: JobHandle | None, say: Sa
 
     Its log is copied to standard output as it grows, and what happens to it goes to `say`, a line each time. The job
     is cancelled when this process is interrupted, and goes on when it is killed. Raises InputError or CheckFailed as
-    the job did, JobDied where it ended otherwise, LaunchFailed where it cannot be started or watched any more.
+    the job did, JobFailed where it ended otherwise, LaunchFailed where it cannot be started or watched any more.
     """
     handle = live or launcher.submit(order)
     say(f"{'attached to' if live else 'submitted'} {handle.name} ({handle.id})")
@@ -52,7 +54,7 @@ def run_job(launcher: Launcher, order: JobOrder, live: JobHandle | None, say: Sa
         say(f"cancelling {handle.name} ({handle.id})")
         launcher.cancel(handle)
         raise
-    raise_for_end(order, status)
+    raise_for_end(order, status, log.end)
 
 
 def watch(launcher: Launcher, handle: JobHandle, log: "_FollowedLog", say: Say) -> JobStatus:
@@ -77,13 +79,17 @@ def watch(launcher: Launcher, handle: JobHandle, log: "_FollowedLog", say: Say) 
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def raise_for_end(order: JobOrder, status: JobStatus) -> None:
+def raise_for_end(order: JobOrder, status: JobStatus, log_end: str) -> None:
     """Raise what ended the job, unless its result is there; the same exceptions as in the job itself."""
     patience = SECONDS_TO_SEE_FILES if status.phase is JobPhase.SUCCEEDED else 0.0
     deadline = time.monotonic() + patience
     while not is_finished(order.spec):
         if time.monotonic() >= deadline:
-            raise_verdict(order.spec, status.reason or f"ended {status.phase.value} without a result")
+            try:
+                raise_verdict(order.spec, status.reason)
+            except JobDied as died:
+                stopped = isinstance(died, StoppedEarly)
+                raise JobFailed(classify(order.spec, status, log_end, stopped=stopped)) from None
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
@@ -94,9 +100,12 @@ class _FollowedLog:
     launcher: Launcher
     handle: JobHandle
     offset: int = field(default=0, init=False)
+    end: str = field(default="", init=False)
 
     def show(self) -> None:
         new = self.launcher.log(self.handle, self.offset)
         self.offset += len(new)
-        sys.stdout.write(new.decode(errors="replace"))
+        text = new.decode(errors="replace")
+        self.end = (self.end + text)[-BYTES_OF_LOG_KEPT:]
+        sys.stdout.write(text)
         sys.stdout.flush()
