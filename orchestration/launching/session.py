@@ -48,9 +48,9 @@ class StageLauncher(dg.ConfigurableResource):
                     run_job(launcher, order, live, context.log.info)
                 except JobFailed as error:
                     failure = dg.Failure(f"{error}\nEnd of its log:\n{error.failure.log_end}")
-                    raise self._again(context, failure, wanted=error.failure.cause.retry)
+                    raise self._again(context, failure, wanted=error.failure.cause.retry) from error
                 except LaunchFailed as error:
-                    raise self._again(context, dg.Failure(str(error)), wanted=True)
+                    raise self._again(context, dg.Failure(str(error)), wanted=True) from error
 
         return launch
 
@@ -60,9 +60,7 @@ class StageLauncher(dg.ConfigurableResource):
             return failure
         wait = self.seconds_before_retry * 2**context.retry_number
         context.log.warning(f"{failure.description}\nTrying again in {wait:.0f} s")
-        again = dg.RetryRequested(max_retries=self.retries, seconds_to_wait=wait)
-        again.__cause__ = failure
-        return again
+        return dg.RetryRequested(max_retries=self.retries, seconds_to_wait=wait)
 
 
 class FollowedMessages(dg.PipesMessageReader):
