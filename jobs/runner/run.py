@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_contracts.errors import InputError
 from jobs.runner.changes import code_versions
+from jobs.runner.global_batch import refuse_uneven_batch
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, output_folder, stage_of_path
 from jobs.runner.ledger import Ledger, Recorded
@@ -80,6 +81,7 @@ def finish(spec: JobSpec, lock: StageLock, launch: Launch) -> None:
     if is_finished(spec):
         print(f"{spec.address}: taking the finished result of an earlier job", flush=True)
         return
+    refuse_uneven_batch(spec)
     spec.write()
     launch(spec, lock)
 

@@ -60,10 +60,11 @@ def execute_first(
     shutil.rmtree(spec.staging, ignore_errors=True)
     spec.staging.mkdir(parents=True)
     spec.state.mkdir(exist_ok=True)
-    with report_to_orchestrator() as send, tracked_run(spec) as tracker:
-        log = MetricLog(spec.state / "metrics.jsonl", listeners=(send, tracker.log_point))
+    with report_to_orchestrator() as reporter, tracked_run(spec) as tracker:
+        log = MetricLog(spec.state / "metrics.jsonl", listeners=(reporter.point, tracker.log_point))
         report = run(config, stage_context(spec, spec.staging, log))
         write_report(report, spec.staging / "report.json")
+        reporter.result(report)
         tracker.log_result(report, spec.staging)
     return report
 

@@ -7,9 +7,8 @@ import os
 import shlex
 from pathlib import Path
 
-from jobs.runner.stopping import STATUS_STOPPED
-
 from jobs.runner.job_spec import JobSpec
+from jobs.runner.stopping import STATUS_STOPPED
 from orchestration.launching.interface import JobOrder
 from orchestration.launching.job_files import log_file
 from orchestration.launching.slurm.settings import Container, SlurmSettings
