@@ -11,6 +11,7 @@ from jobs.runner.run import LastRun, read_last_run, read_report
 from jobs.runner.staleness import StageState
 
 MEASURING_STAGES = ("tokenizer_benchmark", "benchmark")
+CONTRACTS, CONTRACTS_KEPT = "contracts", "passed"  # the tag, and its value where all data kept its contract
 CONTRACT_CHECKS = ("contract", "expectations")  # of the data
 PURPOSE = {
     "tokenizer_stage1_5": "Mask tokenizer: turns a segmentation mask into a short, variable number of codes, and back.",
@@ -63,7 +64,7 @@ class ModelCard:
             versions.setdefault(made.address.stage, {})[made.address.partition or ""] = made.data_version
         return {
             **{f"data_version.{stage}": one.get("") or value_hash(one) for stage, one in versions.items()},
-            "contracts": "; ".join(failed)[:5000] or "passed",
+            CONTRACTS: "; ".join(failed)[:5000] or CONTRACTS_KEPT,
             "device_hours": f"{sum(hours):.4f}",
         }
 

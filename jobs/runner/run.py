@@ -88,7 +88,7 @@ def finish(spec: JobSpec, lock: StageLock, launch: Launch) -> None:
 
 def keep_telemetry(root: Path, spec: JobSpec, data_version: str, seconds: float) -> None:
     """Write `last_run.json`, keep the telemetry of the job, and drop the checkpoints of the finished job."""
-    folder = root / ".work" / spec.address.folder_name / "last_run"
+    folder = last_run_folder(root, spec.address)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in TELEMETRY:
@@ -117,8 +117,13 @@ def code_read(root: Path, spec: JobSpec) -> dict[str, str]:
     return {file: version for path in paths for file, version in code_versions(root, path).items()}
 
 
+def last_run_folder(root: Path, address: StageAddress) -> Path:
+    """Telemetry of the newest run."""
+    return root / ".work" / address.folder_name / "last_run"
+
+
 def read_last_run(root: Path, address: StageAddress) -> LastRun | None:
-    path = root / ".work" / address.folder_name / "last_run" / "last_run.json"
+    path = last_run_folder(root, address) / "last_run.json"
     return LastRun(**json.loads(path.read_text())) if path.exists() else None
 
 

@@ -9,16 +9,11 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from assets.drift import CHAMPION_DATA_FILE
 from data_contracts.errors import InputError, first_line
-from jobs.benchmarking.results import SAMPLES_FILE
 from jobs.runner.registry import CHAMPION, REGISTERED_MODELS
 from jobs.runner.tracking import use_project_store
 from orchestration.atomic_files import write_atomically
@@ -27,6 +22,7 @@ ALTOLLM = REGISTERED_MODELS["altollm_grpo"]
 TOKENIZER = REGISTERED_MODELS["tokenizer_stage1_5"]
 CHAMPION_FILE = Path("infra/champion.json")
 PREVIOUS = "previous_champion"
+ROLLED_BACK = "rolled_back"
 NO_VERSION = "none"
 DATA_ARTIFACT = "data/champion_data.json"
 
@@ -59,33 +55,47 @@ class Registry:
             f"{ALTOLLM} version {altollm.version}: its mask tokenizer is not registered; run `alto sync`"
         )
 
-    def crown(self, number: str, samples: dict[str, Path], data: str) -> None:
+    def crown(self, number: str, before: str | None, results: dict[str, list[Path]], data: str) -> None:
         """Make version `number` of `altollm` champion.
 
-        samples: benchmark -> its results, kept with the version to compare with later.
-        data: what it was trained on (assets/drift.py), kept with the version, too.
+        before: the champion it was compared with. results: benchmark -> files kept with the version, to compare with
+        later. data: what it was trained on (assets/drift.py), kept with the version, too.
+        Raises InputError where another promotion, from another machine, has come in between.
         """
-        champion = self.version(ALTOLLM, CHAMPION)
         with _answering():
             version = self.client.get_model_version(ALTOLLM, number)
         self.tokenizer_of(version)
         with _answering():
-            for benchmark, path in samples.items():
-                self.client.log_artifact(version.run_id, str(path), f"benchmarks/{benchmark}")
+            for benchmark, paths in results.items():
+                for path in paths:
+                    self.client.log_artifact(version.run_id, str(path), f"benchmarks/{benchmark}")
             self.client.log_text(version.run_id, data, DATA_ARTIFACT)
-            previous = NO_VERSION if champion is None else str(champion.version)
-            self.client.set_model_version_tag(ALTOLLM, number, PREVIOUS, previous)
+            self.client.set_model_version_tag(ALTOLLM, number, PREVIOUS, before or NO_VERSION)
+        self._require_champion(before)
+        with _answering():
             self.client.set_registered_model_alias(ALTOLLM, CHAMPION, number)
         self.settle()
+        self._require_champion(number)
+
+    def _require_champion(self, expected: str | None) -> None:
+        champion = self.version(ALTOLLM, CHAMPION)
+        found = None if champion is None else str(champion.version)
+        if found != expected:
+            raise InputError(
+                f"{ALTOLLM}: another promotion has made version {found or NO_VERSION} champion meanwhile; run it again"
+            )
 
     def roll_back(self) -> Any:
-        """Give the title back to the champion's predecessor, and return it. Raises InputError where there is none."""
+        """Give the title back to the champion's predecessor, and return it. Raises InputError where there is none.
+
+        The one that loses it is marked first, so that no later promotion brings it back by itself.
+        """
         champion = self.version(ALTOLLM, CHAMPION)
-        previous = NO_VERSION if champion is None else champion.tags.get(PREVIOUS, NO_VERSION)
-        if previous == NO_VERSION:
+        if champion is None or champion.tags.get(PREVIOUS, NO_VERSION) == NO_VERSION:
             raise InputError(f"{ALTOLLM}: there is no previous champion to roll back to")
         with _answering():
-            self.client.set_registered_model_alias(ALTOLLM, CHAMPION, previous)
+            self.client.set_model_version_tag(ALTOLLM, champion.version, ROLLED_BACK, "true")
+            self.client.set_registered_model_alias(ALTOLLM, CHAMPION, champion.tags[PREVIOUS])
         self.settle()
         return self.version(ALTOLLM, CHAMPION)
 
@@ -111,22 +121,17 @@ class Registry:
         path = self._artifact(version, DATA_ARTIFACT)
         return None if path is None else path.decode()
 
-    def samples(self, version: Any, benchmark: str) -> pd.DataFrame | None:
-        """Results kept with a champion; None where it was not measured on this benchmark."""
-        content = self._artifact(version, f"benchmarks/{benchmark}/{SAMPLES_FILE}")
-        return None if content is None else pq.read_table(pa.BufferReader(content)).to_pandas()
+    def kept(self, version: Any, benchmark: str, file: str) -> bytes | None:
+        """A file of the results that a champion was crowned with; None where it has none of that name."""
+        return self._artifact(version, f"benchmarks/{benchmark}/{file}")
 
     def _artifact(self, version: Any, name: str) -> bytes | None:
         """A file kept with a version; None where there is none."""
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                path = download_artifacts(run_id=version.run_id, artifact_path=name, dst_path=folder)
-            except (MlflowException, OSError):
+        with _answering(), tempfile.TemporaryDirectory() as scratch:
+            found = self.client.list_artifacts(version.run_id, str(PurePosixPath(name).parent))
+            if name not in {one.path for one in found}:
                 return None
-            return Path(path).read_bytes()
+            return Path(self.client.download_artifacts(version.run_id, name, scratch)).read_bytes()
 
 
 def _keep(path: Path, text: str | None) -> None:

@@ -1,36 +1,27 @@
 """Gathers the evidence for a promotion, decides, and acts. Deciding alone changes nothing."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from assets.drift import champion_data
 from data_contracts.errors import InputError
-from jobs.benchmarking.results import (
-    METRICS_FILE,
-    SAMPLES_FILE,
-    SAMPLES_SCHEMA,
-    BenchmarkMetrics,
-    read_metrics,
-    read_table,
-)
-from jobs.benchmarking.vqa_results import VQA_METRICS_FILE, VqaMetrics
-from jobs.runner.layout import StageAddress, output_folder
+from jobs.benchmarking.results import BenchmarkMetrics
+from jobs.benchmarking.vqa_results import VqaMetrics
+from jobs.runner.layout import output_folder
 from jobs.runner.lineage import Lineage, read_lineage
+from jobs.runner.model_card import CONTRACTS, CONTRACTS_KEPT
 from jobs.runner.registry import CHALLENGER, CHAMPION
 from jobs.runner.run import read_report
 from jobs.runner.stage_lock import StageLock
 from jobs.runner.staleness import StageState, lineage_state
 from jobs.runner.worker import parse_config
-from orchestration.promotion.champion import ALTOLLM, Registry
-from orchestration.promotion.rules import (
-    Finding,
-    PairedSamples,
-    PromotionRules,
-    compare_with_baselines,
-    compare_with_champion,
-)
+from orchestration.promotion.champion import ALTOLLM, ROLLED_BACK, Registry
+from orchestration.promotion.evidence import Measured, findings_against
+from orchestration.promotion.rules import Finding, PromotionRules, compare_with_baselines
 
 PROMOTION = "promotion"  # the stage, and its section of params.yaml
 CONTRACT_STAGES = ("prepare_sa1b", "prepare_referring", "prepare_benchmark")
@@ -68,8 +59,8 @@ def promote(root: Path) -> Decision:
         registry.settle()
         decision = _decide(lineage, registry)
         if decision.better:
-            samples = {name: _folder(lineage, name) / SAMPLES_FILE for name in _benchmarks(lineage)}
-            registry.crown(decision.challenger, samples, _trained_on(lineage))
+            results = Measured(lineage).to_keep()
+            registry.crown(decision.challenger, decision.champion, results, _trained_on(lineage))
         return decision
 
 
@@ -92,21 +83,18 @@ def _decide(lineage: Lineage, registry: Registry) -> Decision:
     states = [state for state in lineage_state(lineage.root) if state.address.stage in MEASURED]
     findings = [
         *_recorded_findings(states, challenger.tags.get("data_version")),
+        *_registered_findings(challenger),
         *_contracts(lineage, states),
     ]
     if all(finding.passed for finding in findings):
-        metrics = {
-            name: read_metrics(_folder(lineage, name) / METRICS_FILE, BenchmarkMetrics)
-            for name in _benchmarks(lineage)
-        }
-        findings += [_whole(one) for one in metrics.values()]
-        findings += [_whole(one) for one in _question_sets(lineage)]
+        measured = Measured(lineage)
+        findings += [_whole(one) for one in measured.masks.values()]
+        findings += [_whole(one) for one in measured.questions.values()]
         if champion is None:
-            for one in metrics.values():
+            for one in measured.masks.values():
                 findings += compare_with_baselines(rules, one)
         elif not same:
-            pairs, missing = _pairs(lineage, rules, registry, champion, metrics)
-            findings += [*missing, *compare_with_champion(rules, pairs)]
+            findings += findings_against(rules, measured, partial(registry.kept, champion))
     return Decision(
         challenger=str(challenger.version),
         champion=None if champion is None else str(champion.version),
@@ -141,6 +129,27 @@ def _recorded_findings(states: list[StageState], registered: str | None) -> list
     return findings
 
 
+def _registered_findings(challenger: Any) -> list[Finding]:
+    """What the registry says of the challenger, whatever is still here of what it was made from."""
+    subject = f"{ALTOLLM} {challenger.version}"
+    contracts = challenger.tags.get(CONTRACTS, "not known: run `alto sync`")
+    rolled_back = ROLLED_BACK in challenger.tags
+    return [
+        Finding(
+            subject=subject,
+            rule="data kept its contracts",
+            found=contracts,
+            passed=contracts == CONTRACTS_KEPT,
+        ),
+        Finding(
+            subject=subject,
+            rule="was not rolled back",
+            found=f"it was; its tag {ROLLED_BACK} says so" if rolled_back else "it was not",
+            passed=not rolled_back,
+        ),
+    ]
+
+
 def _contracts(lineage: Lineage, states: list[StageState]) -> list[Finding]:
     return [
         Finding(subject=str(state.address), rule=check["name"], found=check["reason"], passed=check["passed"])
@@ -150,22 +159,6 @@ def _contracts(lineage: Lineage, states: list[StageState]) -> list[Finding]:
         for check in read_report(lineage.root, lineage.profile, state.address)["checks"]
         if check["blocking"]
     ]
-
-
-def _benchmarks(lineage: Lineage) -> list[str]:
-    """Those of masks: the rules are about masks, and question sets are shown beside them."""
-    names = [str(address.partition) for address in lineage.stage("benchmark").addresses]
-    return [name for name in names if not (_folder(lineage, name) / VQA_METRICS_FILE).is_file()]
-
-
-def _question_sets(lineage: Lineage) -> list[VqaMetrics]:
-    folders = [_folder(lineage, str(address.partition)) for address in lineage.stage("benchmark").addresses]
-    files = [folder / VQA_METRICS_FILE for folder in folders]
-    return [read_metrics(file, VqaMetrics) for file in files if file.is_file()]
-
-
-def _folder(lineage: Lineage, benchmark: str) -> Path:
-    return lineage.root / output_folder(lineage.profile, StageAddress("benchmark", benchmark))
 
 
 def _trained_on(lineage: Lineage) -> str:
@@ -185,37 +178,3 @@ def _whole(metrics: BenchmarkMetrics | VqaMetrics) -> Finding:
         found=f"{metrics.images} of {metrics.images_available} images",
         passed=metrics.images == metrics.images_available,
     )
-
-
-def _pairs(
-    lineage: Lineage,
-    rules: PromotionRules,
-    registry: Registry,
-    champion: object,
-    metrics: dict[str, BenchmarkMetrics],
-) -> tuple[list[PairedSamples], list[Finding]]:
-    """Answers of both on each benchmark, and a finding for each benchmark the champion has no answers of."""
-    pairs, missing = [], []
-    for name, own in metrics.items():
-        theirs = registry.samples(champion, name)
-        if theirs is None:
-            missing.append(
-                Finding(
-                    subject=name,
-                    rule="the champion was measured on it",
-                    found="no results are kept with the champion",
-                    passed=False,
-                )
-            )
-            continue
-        ours = read_table(_folder(lineage, name) / SAMPLES_FILE, SAMPLES_SCHEMA).to_pandas()
-        wanted = (own.challenger, rules.mode)
-        challenger, before = (
-            table[(table["system"] == wanted[0]) & (table["mode"] == wanted[1])] for table in (ours, theirs)
-        )
-        pairs.append(
-            PairedSamples(
-                benchmark=name, codebook_size=own.codebook_size, challenger=challenger, champion=before
-            )
-        )
-    return pairs, missing

@@ -11,6 +11,7 @@ from pydantic import Field
 from alto_models.bootstrap import Interval
 from jobs.benchmarking.results import ADAPTIVE, FULL, BenchmarkMetrics
 from jobs.benchmarking.scoring import Scoreboard
+from jobs.benchmarking.vqa_results import Scoring
 from jobs.runner.context import JobConfig
 from jobs.runner.registry import CHALLENGER, CHAMPION
 
@@ -24,12 +25,16 @@ class PromotionRules(JobConfig):
     mode: prompt mode that is compared.
     gains: metrics of which at least one must be better for sure, on at least one benchmark.
     max_loss: metric -> by how much it may be worse; for sure not more, on every benchmark.
+    max_vqa_loss: sort of questions -> by how much the share of right answers may be worse; for sure not more.
+    max_slowdown: share by which an answer may take longer; None: speed is not asked for.
     resamples, confidence_level: of the bootstrap, which draws whole images.
     """
 
     mode: Literal["full", "adaptive"] = Field(description=f"{FULL} or {ADAPTIVE}")
     gains: tuple[Metric, ...] = Field(min_length=1)
     max_loss: dict[Metric, float]
+    max_vqa_loss: dict[Scoring, float]
+    max_slowdown: float | None = Field(ge=0)
     resamples: int = Field(ge=100)
     confidence_level: float = Field(gt=0.5, lt=1)
 
@@ -62,21 +67,15 @@ def compare_with_champion(rules: PromotionRules, pairs: Sequence[PairedSamples])
         try:
             board = _scoreboard(rules, pair)
         except ValueError:
-            findings.append(
-                Finding(
-                    subject=pair.benchmark,
-                    rule="measured on the samples the champion was measured on",
-                    found="the benchmark has changed since",
-                    passed=False,
-                )
-            )
+            findings.append(other_samples(pair.benchmark))
             continue
         improvement = {
             metric: _improvement(board, metric, rules.mode) for metric in {*rules.gains, *rules.max_loss}
         }
         gained += [f"{pair.benchmark}: {metric}" for metric in rules.gains if improvement[metric].low > 0]
         findings += [
-            _loss_finding(pair, name, improvement[name], most) for name, most in rules.max_loss.items()
+            loss_finding(pair.benchmark, name, improvement[name], most)
+            for name, most in rules.max_loss.items()
         ]
     findings.append(
         Finding(
@@ -122,12 +121,20 @@ def _improvement(board: Scoreboard, metric: str, mode: str) -> Interval:
     return difference
 
 
-def _loss_finding(pair: PairedSamples, metric: str, improvement: Interval, most: float) -> Finding:
+def loss_finding(benchmark: str, metric: str, improvement: Interval, most: float) -> Finding:
+    """Whether `metric` is for sure not worse by more than `most`."""
     rule = f"{metric} worse by at most {most:g}"
     if math.isnan(improvement.value):
-        return Finding(subject=pair.benchmark, rule=rule, found="not defined here", passed=True)
+        return Finding(subject=benchmark, rule=rule, found="not defined here", passed=True)
+    return Finding(subject=benchmark, rule=rule, found=_signed(improvement), passed=improvement.low >= -most)
+
+
+def other_samples(benchmark: str) -> Finding:
     return Finding(
-        subject=pair.benchmark, rule=rule, found=_signed(improvement), passed=improvement.low >= -most
+        subject=benchmark,
+        rule="measured on the samples the champion was measured on",
+        found="the benchmark has changed since",
+        passed=False,
     )
 
 

@@ -1,33 +1,52 @@
 """The champion in a real MLflow registry: commit, repair, rollback, several at once, and a server that is down."""
 
+import io
+import itertools
 import json
 import multiprocessing
+import os
 import shutil
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from assets.drift import CHAMPION_DATA_FILE
 from data_contracts.errors import InputError
 from jobs.benchmark import CHALLENGER as CHALLENGER_SYSTEM
 from jobs.benchmarking.results import ADAPTIVE, SAMPLES_FILE
+from jobs.benchmarking.speed import SPEED_FILE, Speed, Timed
+from jobs.benchmarking.vqa import ask_and_score
+from jobs.benchmarking.vqa_results import VQA_SAMPLES_FILE
 from jobs.runner.layout import StageAddress
 from jobs.runner.ledger import Recorded
 from jobs.runner.lineage import Lineage, Stage
 from jobs.runner.registry import CHAMPION
+from jobs.runner.run import last_run_folder
 from jobs.runner.staleness import StageState
+from orchestration.promotion import champion as champion_module
 from orchestration.promotion import decision as decisions
 from orchestration.promotion.champion import ALTOLLM, CHAMPION_FILE, TOKENIZER, Registry
+from tests.jobs.benchmark_example import config, stage_context
 from tests.jobs.test_benchmark import run_benchmark
+from tests.jobs.test_vqa_benchmark import Parrot
+from tests.jobs.vqa_data import POPE, write_questions
 
 RULES = """
 promotion:
   mode: adaptive
   gains: [giou, mean_length]
   max_loss: {giou: 0.01, malformed: 0.01}
+  max_vqa_loss: {pope: 0.05}
+  max_slowdown: null
   resamples: 200
   confidence_level: 0.95
 """
@@ -51,7 +70,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for model, versions in ((TOKENIZER, ("t1", "t2")), (ALTOLLM, ("m1", "m2", "m3"))):
             for name in versions:
                 run = client.create_run(experiment)
-                tags = {"data_version": name, "tokenizer_data_version": "t1" if name == "m1" else "t2"}
+                tags = {
+                    "data_version": name,
+                    "tokenizer_data_version": "t1" if name == "m1" else "t2",
+                    "contracts": "passed",
+                }
                 client.create_model_version(model, f"{root}/{name}", run.info.run_id, tags=tags)
     return root
 
@@ -70,14 +93,14 @@ def use_store(root: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
 
 
-def lineage(root: Path) -> Lineage:
+def lineage(root: Path, *benchmarks: str) -> Lineage:
     stage = Stage(
         name="benchmark",
         command="",
         upstream=(),
         upstream_same_partition=(),
         partition_set="benchmark.benchmarks",
-        partitions=("scenes",),
+        partitions=benchmarks or ("scenes",),
         code=(),
         parameters=(),
     )
@@ -184,29 +207,166 @@ def test_part_of_a_benchmark_is_refused(root: Path, monkeypatch: pytest.MonkeyPa
     ]
 
 
-@pytest.mark.parametrize("step", ["set_model_version_tag", "set_registered_model_alias"])
-def test_a_kill_between_the_steps_is_repaired_by_the_next_call(
-    root: Path, monkeypatch: pytest.MonkeyPatch, step: str
+WRITES = (
+    ("log_artifact", 1),  # the samples
+    ("log_text", 1),
+    ("set_model_version_tag", 1),
+    ("set_registered_model_alias", 1),  # of the model: the one that decides
+    ("set_registered_model_alias", 2),  # of its mask tokenizer
+    ("write_atomically", 1),  # of what is repaired before anything is decided
+    ("write_atomically", 2),  # of the tracked file
+)
+
+
+@pytest.mark.parametrize(("write", "time"), WRITES)
+def test_a_kill_between_any_two_steps_is_repaired_by_the_next_call(
+    root: Path, monkeypatch: pytest.MonkeyPatch, write: str, time: int
+) -> None:
+    crown_first(root, monkeypatch)
+    (root / CHAMPION_DATA_FILE).unlink()  # so that there is something to repair first
+    challenge(root, monkeypatch, "2")
+    change_answers(root, 0.99)
+    with monkeypatch.context() as patch:
+        where = champion_module if write == "write_atomically" else MlflowClient
+        patch.setattr(where, write, killing(getattr(where, write), time))
+        promotion = multiprocessing.get_context("fork").Process(target=decisions.promote, args=(root,))
+        promotion.start()
+        promotion.join()
+    assert promotion.exitcode == -signal.SIGKILL
+    now, _, _ = champions(root)
+    assert now in ("1", "2")
+    decisions.promote(root)
+    assert_consistent(root, "2", "2")
+    assert decisions.roll_back(root) == "1"
+    assert_consistent(root, "1", "1")
+
+
+def killing(real: Callable[..., object], time: int) -> Callable[..., object]:
+    """`real`, after whose call number `time` the process is killed."""
+    calls = itertools.count(1)
+
+    def call(*arguments: object, **keywords: object) -> object:
+        result = real(*arguments, **keywords)
+        if next(calls) == time:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return call
+
+
+def test_what_was_rolled_back_is_not_promoted_again_by_itself(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown_first(root, monkeypatch)
+    challenge(root, monkeypatch, "2")
+    change_answers(root, 0.99)
+    assert decisions.promote(root).better
+    decisions.roll_back(root)
+    again = decisions.promote(root)
+    assert [finding.rule for finding in again.findings if not finding.passed] == ["was not rolled back"]
+    assert_consistent(root, "1", "1")
+    Registry(root).client.delete_model_version_tag(ALTOLLM, "2", "rolled_back")
+    assert decisions.promote(root).better
+
+
+def test_broken_contracts_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    challenge(root, monkeypatch, "1")
+    reason = "prepare_referring@refcoco: 3 of 9 rows quarantined"
+    Registry(root).client.set_model_version_tag(ALTOLLM, "1", "contracts", reason)
+    refused = decisions.promote(root)
+    assert [finding.found for finding in refused.findings if not finding.passed] == [reason]
+    assert champions(root) == (None, None, {})
+
+
+def test_a_promotion_from_another_machine_that_came_first_stays(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock on a file system does not keep another machine out; what is in the registry is looked at again."""
+    crown_first(root, monkeypatch)
+    challenge(root, monkeypatch, "2")
+    change_answers(root, 0.99)
+    decide = decisions._decide
+
+    def overtaken(*arguments: Any) -> decisions.Decision:
+        decision = decide(*arguments)
+        Registry(root).client.set_registered_model_alias(ALTOLLM, CHAMPION, "3")
+        return decision
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decisions, "_decide", overtaken)
+        with pytest.raises(InputError, match="another promotion has made version 3 champion meanwhile"):
+            decisions.promote(root)
+    challenge(root, monkeypatch, "3")
+    decisions.promote(root)
+    assert_consistent(root, "3", "2")
+
+
+def test_champion_and_challenger_are_compared_in_words_and_in_speed_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "read_lineage", lambda root: lineage(root, "scenes", "pope"))
+    (root / "params.yaml").write_text(RULES.replace("max_slowdown: null", "max_slowdown: 0.5"))
+    pope = stage_context(root / "asked", "benchmark", "pope")
+    questions = write_questions(root / "questions", POPE)
+    ask_and_score(questions, {CHALLENGER_SYSTEM: Parrot(lambda _: "yes")}, 4, config(), pope)
+    shutil.copytree(pope.output, root / SCENES.parent / "pope")
+    answers = root / SCENES.parent / "pope" / VQA_SAMPLES_FILE
+    right = pq.read_table(answers)
+    keep_speed(root, 1.0)
+    crown_first(root, monkeypatch)
+
+    challenge(root, monkeypatch, "2")
+    change_answers(root, 0.99)
+    keep_speed(root, 1.6)
+    column = right.schema.get_field_index("score")
+    pq.write_table(
+        right.set_column(column, right.schema.field(column), pa.array([0.0] * len(right))), answers
+    )
+    refused = decisions.promote(root)
+    assert {(one.subject, one.rule, one.found) for one in refused.findings if not one.passed} == {
+        ("pope", "share of right answers worse by at most 0.05", "-0.500 [-0.500, -0.500]"),
+        ("scenes", "seconds an answer at most 1.5 times the champion's", "1.60 times"),
+    }
+    assert_consistent(root, "1", "1")
+
+    pq.write_table(right, answers)
+    keep_speed(root, 1.4)
+    assert decisions.promote(root).better
+    assert_consistent(root, "2", "2")
+
+
+def keep_speed(root: Path, seconds: float) -> None:
+    """As if the model had taken that long for its answers as they are now."""
+    timed = Timed(
+        machine="GPU",
+        system=CHALLENGER_SYSTEM,
+        mode=ADAPTIVE,
+        answers=9,
+        mask_tokens=50,
+        seconds=seconds,
+        processor_seconds=1.0,
+    )
+    folder = last_run_folder(root, StageAddress("benchmark", "scenes"))
+    folder.mkdir(parents=True, exist_ok=True)
+    speed = Speed.of(root / SCENES / SAMPLES_FILE, [[timed]])
+    (folder / SPEED_FILE).write_text(speed.model_dump_json())
+
+
+def test_a_registry_that_goes_down_in_between_changes_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crown_first(root, monkeypatch)
     challenge(root, monkeypatch, "2")
     change_answers(root, 0.99)
 
-    from mlflow import MlflowClient
-
-    real = getattr(MlflowClient, step)
-
-    def then_die(*arguments: object, **keywords: object) -> None:
-        real(*arguments, **keywords)
-        raise KeyboardInterrupt
+    def down(*_: object) -> None:
+        raise MlflowException("connection refused")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, step, then_die)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(MlflowClient, "list_artifacts", down)
+        with pytest.raises(InputError, match="does not answer, so nothing is decided"):
             decisions.promote(root)
-    decisions.promote(root)
-    assert_consistent(root, "2", "2")
-    assert decisions.roll_back(root) == "1"
+    assert (root / CHAMPION_DATA_FILE).exists()
     assert_consistent(root, "1", "1")
 
 
@@ -261,8 +421,9 @@ def test_samples_kept_with_the_champion_are_those_it_was_crowned_with(
     crown_first(root, monkeypatch)
     change_answers(root, 0.99)
     registry = Registry(root)
-    kept = registry.samples(registry.version(ALTOLLM, CHAMPION), "scenes")
-    assert kept is not None
+    content = registry.kept(registry.version(ALTOLLM, CHAMPION), "scenes", SAMPLES_FILE)
+    assert content is not None
+    kept = pd.read_parquet(io.BytesIO(content))
     assert kept["intersection"].tolist() == before["intersection"].tolist()
 
 
