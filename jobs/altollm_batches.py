@@ -202,10 +202,12 @@ class SupervisedBatches:
     def _targets(self, drawn: Sequence[_Conversations], packed: PackedBatch) -> MaskTargets:
         asked = [(each.index, [turn for turn in each.turns if turn.codes]) for each in drawn]
         asked = [(index, turns) for index, turns in asked if turns]
+        masked = [turn.example for _, turns in asked for turn in turns]
         return MaskTargets(
             pictures=[self._images[index].image for index, _ in asked],
             image_of=[place for place, (_, turns) in enumerate(asked) for _ in turns],
-            masks=[turn.example.rle for _, turns in asked for turn in turns if turn.example.rle is not None],
+            masks=[example.rle for example in masked if example.rle is not None],
+            ignored=[example.ignore for example in masked],
             lengths=[len(turn.codes) for _, turns in asked for turn in turns],
             places=code_places(packed, self._maker.vocabulary),
         )

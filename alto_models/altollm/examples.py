@@ -31,6 +31,7 @@ class Example:
     """One record. codes: of its mask at full length, () where there is no target; length: kept codes.
 
     rle: the mask, None where there is no target. boxes: one an instance.
+    ignore: pixels that count neither way, None for none.
     """
 
     record_id: str
@@ -39,6 +40,7 @@ class Example:
     length: int
     rle: Rle | None
     boxes: tuple[BoxBins, ...]
+    ignore: Rle | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,7 @@ def _example(
         length=length,
         rle=record.rle,
         boxes=() if record.rle is None else _boxes(record, max(record.rle.height, record.rle.width)),
+        ignore=record.ignore,
     )
 
 

@@ -23,6 +23,8 @@ from alto_models.tokenizer.whole_image import embed_whole_image, mask_grids
 from alto_models.training.precision import at_least_float32, to_device
 from alto_models.training.processes import mean_over_processes
 
+SURELY_BACKGROUND = -50.0  # a logit that costs nothing where nothing is
+
 
 class MaskLossSettings(BaseModel):
     """Loss of the decoded masks beside the cross-entropy: weight * (BCE + dice_weight * Dice)."""
@@ -41,6 +43,7 @@ class MaskTargets:
     """The true masks of a batch's answers, in the order of the answers.
 
     pictures: I images as they are stored, at their own size. image_of: (M,) the image of each mask.
+    ignored: pixels that count neither way, of each mask; None for none.
     lengths: (M,) codes in each answer. places: (all their codes,) int64, which of the learned tokens these are.
     Raises ValueError where these are not as many as `lengths` say.
     """
@@ -48,6 +51,7 @@ class MaskTargets:
     pictures: Sequence[Picture]
     image_of: Sequence[int]
     masks: Sequence[Rle]
+    ignored: Sequence[Rle | None]
     lengths: Sequence[int]
     places: Tensor
 
@@ -96,6 +100,8 @@ class MaskLoss:
         embedding = embedding.index_select(0, to_device(torch.tensor(targets.image_of), device))
         decoded = tokenizer.decode_probabilities(padded, lengths, embedding)
         truth = mask_grids(tokenizer, targets.masks)[:, 0]
+        left_out = _grids_of_ignored(tokenizer, targets)
+        decoded, truth = decoded.masked_fill(left_out, SURELY_BACKGROUND), truth.masked_fill(left_out, 0)
         return bce_loss(decoded, truth), dice_loss(decoded, truth)
 
     def code_probabilities(self, logits: Tensor, places: Tensor) -> Tensor:
@@ -105,3 +111,14 @@ class MaskLoss:
         """
         chosen = logits[places[:, None], to_device(self._codes, logits.device)]
         return (self.settings.sharpness * at_least_float32(chosen)).softmax(-1)
+
+
+def _grids_of_ignored(tokenizer: MaskTokenizer, targets: MaskTargets) -> Tensor:
+    """(M, S, S) bool; (M, 1, 1) where no mask has such pixels."""
+    ignored = [(index, rle) for index, rle in enumerate(targets.ignored) if rle is not None]
+    if not ignored:
+        return torch.zeros(len(targets.masks), 1, 1, dtype=torch.bool, device=tokenizer.device)
+    grids = mask_grids(tokenizer, [rle for _, rle in ignored])[:, 0] > 0
+    places = to_device(torch.tensor([index for index, _ in ignored]), tokenizer.device)
+    every = grids.new_zeros(len(targets.masks), *grids.shape[1:])
+    return every.index_copy(0, places, grids)

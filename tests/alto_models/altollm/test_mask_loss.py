@@ -43,6 +43,7 @@ TARGETS = MaskTargets(
     pictures=PICTURES,
     image_of=IMAGE_OF,
     masks=[half(40, 56, left=True), half(40, 56, left=False), half(30, 24, left=True)],
+    ignored=[None, None, None],
     lengths=[len(codes) for codes in ANSWERS],
     places=torch.isin(labels(), torch.tensor(LLM.vocabulary.codes)).nonzero()[:, 0],
 )
@@ -68,6 +69,26 @@ def test_certain_codes_cost_what_decoding_them_costs(tokenizer: MaskTokenizer) -
         truth = mask_grids(tokenizer, [TARGETS.masks[index]])[:, 0]
         assert bce[index].item() == pytest.approx(bce_loss(decoded, truth).item(), abs=1e-6)
         assert dice[index].item() == pytest.approx(dice_loss(decoded, truth).item(), abs=1e-6)
+
+
+def test_pixels_that_count_neither_way_cost_nothing(tokenizer: MaskTokenizer) -> None:
+    """Whatever truth says of the second mask's left half, and whatever is decoded there."""
+    logits = torch.randn(len(labels()), LLM.model.config.text_config.vocab_size)
+    loss = MaskLoss(tokenizer, LLM.vocabulary, SETTINGS)
+    left = half(40, 56, left=True)
+    everything = mask_arithmetic.encode(np.ones((40, 56), dtype=bool))
+
+    def costs(mask: mask_arithmetic.Rle, ignored: mask_arithmetic.Rle | None) -> Tensor:
+        masks = [TARGETS.masks[0], mask, TARGETS.masks[2]]
+        return torch.stack(
+            loss.of_masks(logits, replace(TARGETS, masks=masks, ignored=[None, ignored, None]))
+        )
+
+    assert torch.equal(costs(TARGETS.masks[1], left), costs(everything, left))
+    assert not torch.equal(costs(TARGETS.masks[1], None), costs(everything, None))
+    assert costs(everything, left)[0, 1] < costs(everything, None)[0, 1]  # BCE
+    others = [0, 2]
+    assert torch.equal(costs(everything, left)[:, others], costs(everything, None)[:, others])
 
 
 def test_the_weights_add_up(tokenizer: MaskTokenizer) -> None:
@@ -124,7 +145,7 @@ def test_it_adds_to_the_cross_entropy_of_a_packed_batch(tokenizer: MaskTokenizer
         image_token=LLM.model.config.image_token_id,
     )
     places = code_places(batch, LLM.vocabulary)
-    none = MaskTargets(pictures=[], image_of=[], masks=[], lengths=[], places=places[:0])
+    none = MaskTargets(pictures=[], image_of=[], masks=[], ignored=[], lengths=[], places=places[:0])
     targets = replace(TARGETS, places=places) if with_masks else none
     pixels = torch.randn(2, 3, 32, 32)
     mask_loss = MaskLoss(tokenizer, LLM.vocabulary, SETTINGS)

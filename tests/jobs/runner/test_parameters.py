@@ -10,7 +10,6 @@ from jobs.runner.layout import STAGES
 from jobs.runner.parameters import Parameter, documented_parameters
 
 
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_parameter_of_a_stage_is_without_a_meaning(stage: str) -> None:
     config_class = importlib.import_module(f"jobs.{stage}").Config
