@@ -9,6 +9,7 @@ from jobs.altollm_pictures import save_curves, save_samples
 from jobs.grpo_training.settings import GrpoConfig
 from jobs.grpo_training.training import run_grpo
 from jobs.runner.context import StageContext, StageReport
+from jobs.training_curves import save_curve_table
 
 Config = GrpoConfig
 
@@ -16,6 +17,7 @@ Config = GrpoConfig
 def run(config: Config, context: StageContext) -> StageReport:
     done = run_grpo(config, context)
     done.llm.save(context.output)
+    save_curve_table(context)
     save_curves(context)
     save_samples(context, done.held_out, done.after)
     return done.report

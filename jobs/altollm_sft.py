@@ -42,6 +42,7 @@ from jobs.altollm_pictures import save_curves, save_samples
 from jobs.altollm_progress import Progress
 from jobs.altollm_training import TrainingConfig, TrainingSettings, run_training, start_training
 from jobs.runner.context import Check, StageContext, StageReport
+from jobs.training_curves import save_curve_table
 
 
 class FineTuningSettings(TrainingSettings):
@@ -106,6 +107,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     full = evaluate(llm, mask_tokenizer, held_out, adaptive=False)
     adaptive = evaluate(llm, mask_tokenizer, held_out, adaptive=True)
     llm.save(context.output)
+    save_curve_table(context)
     save_curves(context)
     save_samples(context, held_out, adaptive)
     progress.save_picture()

@@ -12,6 +12,7 @@ from jobs.altollm_pictures import save_curves
 from jobs.grpo_training.settings import GrpoConfig
 from jobs.grpo_training.training import run_grpo
 from jobs.runner.context import StageContext, StageReport
+from jobs.training_curves import save_curve_table
 
 Config = GrpoConfig
 
@@ -20,6 +21,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     weight = length_weight(context.partition)
     reward = config.reward.model_copy(update={"length": weight})
     report = run_grpo(config.model_copy(update={"reward": reward}), context).report
+    save_curve_table(context)
     save_curves(context)
     return replace(
         report,

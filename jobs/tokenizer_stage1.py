@@ -30,6 +30,7 @@ from jobs.tokenizer_training.report import (
     training_health,
 )
 from jobs.tokenizer_training.training import TrainingConfig, train
+from jobs.training_curves import save_curve_table
 
 CURVES = ("loss", "dice", "bce", "quantizer", "codebook_usage", "gradient_norm")
 SHOWN_LENGTHS = 5
@@ -64,6 +65,7 @@ def run(config: Config, context: StageContext) -> StageReport:
 
     scores = evaluate(model, views, lengths)
     save_checkpoint(context.output, config.tokenizer, model.state_dict())
+    save_curve_table(context)
     _save_pictures(context, model, views, lengths)
     figures = quality_figures(scores, config.tokenizer.codebook_size)
     baselines = constant_baselines(batches, config.tokenizer, views) | {"starting_point": untrained}

@@ -22,6 +22,7 @@ from jobs.tokenizer_training.report import (
     training_health,
 )
 from jobs.tokenizer_training.training import TrainingConfig, train
+from jobs.training_curves import save_curve_table
 
 CURVES = ("loss", "expected_length", "gradient_norm")
 SHOWN_LENGTHS = 6
@@ -45,6 +46,7 @@ def run(config: Config, context: StageContext) -> StageReport:
 
     scores = evaluate(model, views, lengths)
     save_checkpoint(context.output, model.config, model.state_dict())
+    save_curve_table(context)
     _save_pictures(context, model, views, lengths)
     figures = quality_figures(scores, model.config.codebook_size)
     full_iou = figures.pop("iou")

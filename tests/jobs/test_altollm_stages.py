@@ -84,7 +84,9 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, module: ModuleType, func
 def test_sft_leaves_a_checkpoint_that_answers(sft: tuple[Path, StageReport]) -> None:
     output, report = sft
     pictures = {f"pictures/{name}.png" for name in ("curves", "samples", "progress")}
-    assert {"config.json", "model.safetensors", "tokenizer.json", *pictures} <= set(contents(output))
+    assert {"config.json", "model.safetensors", "tokenizer.json", "curves.parquet", *pictures} <= set(
+        contents(output)
+    )
     llm = AltoLLM.load(output)
     assert llm.vocabulary.size == TINY.codebook_size
     assert {"start_giou", "full_giou", "adaptive_giou", "adaptive_mean_length"} <= set(report.figures)
@@ -217,6 +219,7 @@ def test_a_sweep_at_the_weight_of_grpo_measures_what_grpo_does(
     assert swept.figures == {"length_weight": told["reward"]["length"], **report.figures}
     assert not any(check.blocking for check in swept.checks)
     assert not list(run.output.glob("*.safetensors"))
+    assert (run.output / "curves.parquet").exists()
 
 
 def test_the_partition_of_a_sweep_is_a_weight() -> None:

@@ -142,6 +142,7 @@ def test_stage1_leaves_a_checkpoint_and_pictures(stage1: tuple[Path, StageReport
     output, report = stage1
     assert sorted(contents(output)) == [
         "config.json",
+        "curves.parquet",
         "model.safetensors",
         "pictures/curves.png",
         "pictures/samples.png",
