@@ -13,7 +13,7 @@ import dagster as dg
 from assets.drift import with_drift
 from data_contracts.errors import InputError
 from jobs.runner.check_failed import CheckFailed
-from jobs.runner.layout import StageAddress, output_folder
+from jobs.runner.layout import WHOLE_REPORT, StageAddress, output_folder
 from jobs.runner.ledger import InputsMoved, Recorded
 from jobs.runner.lineage import Lineage, code_version
 from jobs.runner.run import Launch, read_last_run, read_report, run_stage
@@ -132,7 +132,9 @@ def result_metadata(
         metadata[f"picture: {picture.stem}"] = dg.MetadataValue.md(inline_picture(picture))
     metadata["output"] = dg.MetadataValue.path(str(folder))
     for page in sorted(folder.glob("*.html")):
-        metadata[page.stem] = page_link(lineage.root, page)
+        metadata[page.stem] = page_link(page.relative_to(lineage.root).as_posix())
+    if address.stage == "benchmark_report":
+        metadata["whole report"] = page_link(WHOLE_REPORT)
     if recorded is not None:
         metadata["how"] = recorded.how
     last_run = read_last_run(lineage.root, address)
@@ -144,14 +146,14 @@ def result_metadata(
             )
         docs = lineage.root / ".work" / address.folder_name / "last_run" / "data_docs" / "index.html"
         if docs.exists():
-            metadata["data docs"] = page_link(lineage.root, docs)
+            metadata["data docs"] = page_link(docs.relative_to(lineage.root).as_posix())
     return metadata
 
 
-def page_link(root: Path, page: Path) -> dg.UrlMetadataValue:
-    """Where `make ui` serves a page (orchestration/page_server.py)."""
+def page_link(page: str) -> dg.UrlMetadataValue:
+    """Where `make ui` serves a page of the project (orchestration/page_server.py)."""
     base = os.environ.get("ALTO_PAGES_URL", "http://127.0.0.1:3001")
-    return dg.MetadataValue.url(f"{base}/{page.relative_to(root).as_posix()}")
+    return dg.MetadataValue.url(f"{base}/{page}")
 
 
 def mlflow_pages() -> str:

@@ -87,6 +87,19 @@ def promote(
 
 
 @app.command()
+def report(
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file; default: reports/<profile>/report.html.")
+    ] = None,
+) -> None:
+    """Put the benchmark report and all that is known around it (training, champion, data, versions) on one page."""
+    from orchestration.report.page import write_report
+
+    given = None if out is None else out.absolute()
+    print(write_report(enter_project(), given))
+
+
+@app.command()
 def results() -> None:
     """Print the table of results of the last benchmark report, and where to look."""
     from orchestration.results import print_results

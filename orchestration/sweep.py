@@ -10,7 +10,7 @@ import typer
 
 from data_contracts.errors import InputError
 from jobs.runner.layout import output_folder, project_root
-from jobs.runner.lineage import read_lineage
+from jobs.runner.lineage import Lineage, read_lineage
 from orchestration.atomic_files import require_new
 
 if TYPE_CHECKING:
@@ -44,11 +44,20 @@ def sweep(
 
 
 def read_points(root: Path) -> list[SweepPoint]:
-    """Of the listed weights whose output is there, the smallest first. Raises InputError where there is none."""
-    lineage = read_lineage(root)
+    """Raises InputError where no run of the sweep is there."""
+    points = found_points(read_lineage(root))
+    if not points:
+        raise InputError(
+            "no run of grpo_sweep yet: list grpo_sweep.length_weights in partitions.yaml, then `dvc repro`"
+        )
+    return points
+
+
+def found_points(lineage: Lineage) -> list[SweepPoint]:
+    """Of the listed weights whose output is there, the smallest first."""
     points = []
     for address in lineage.stage("grpo_sweep").addresses:
-        report = root / output_folder(lineage.profile, address) / "report.json"
+        report = lineage.root / output_folder(lineage.profile, address) / "report.json"
         if report.is_file():
             figures = json.loads(report.read_text())["figures"]
             points.append(
@@ -60,10 +69,6 @@ def read_points(root: Path) -> list[SweepPoint]:
                     mean_length=figures["after_mean_length"],
                 )
             )
-    if not points:
-        raise InputError(
-            "no run of grpo_sweep yet: list grpo_sweep.length_weights in partitions.yaml, then `dvc repro`"
-        )
     return sorted(points, key=lambda point: point.length_weight)
 
 

@@ -5,10 +5,10 @@ import base64
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
-def page_environment(package: str) -> Environment:
-    """Environment of the templates in a package, which may include `style.css.j2`."""
+def page_environment(*packages: str) -> Environment:
+    """Environment of the templates in packages, which may include `style.css.j2`."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("jobs.pages", ".")]),
+        loader=ChoiceLoader([PackageLoader(package, ".") for package in (*packages, "jobs.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

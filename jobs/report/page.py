@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment
+from markupsafe import Markup
 
 from jobs.benchmarking.results import (
     ADAPTIVE,
@@ -128,27 +130,41 @@ class ReportPage:
     contests: list[Contest]
 
     def render(self) -> str:
-        environment = page_environment("jobs.report")
-        environment.filters |= {
-            "percent": percent,
-            "interval": interval,
-            "number": number,
-            "system": lambda name: system_label(name).name,
-            "explain": lambda name: system_label(name).explanation,
-        }
-        template = environment.get_template("page.html.j2")
-        return template.render(
-            page=self,
-            verdict=baseline_verdict(self.contests),
-            lost=lost_contests(self.contests),
-            all_won=bool(self.contests) and all(contest.won for contest in self.contests),
-            peers=PEERS,
-            coverage=coverage,
-            scales=SCALES,
-            dimensions=DIMENSIONS,
-            reasons=REASONS,
-            modes=MODES,
+        return (
+            report_environment()
+            .get_template("page.html.j2")
+            .render(
+                page=self,
+                verdict=baseline_verdict(self.contests),
+                lost=lost_contests(self.contests),
+                all_won=bool(self.contests) and all(contest.won for contest in self.contests),
+                peers=PEERS,
+                coverage=coverage,
+                scales=SCALES,
+                dimensions=DIMENSIONS,
+                reasons=REASONS,
+                modes=MODES,
+                slot=slot,
+            )
         )
+
+
+def report_environment(*packages: str) -> Environment:
+    """Environment of the templates here and in `packages`, with what they show figures by."""
+    environment = page_environment(*packages, "jobs.report")
+    environment.filters |= {
+        "percent": percent,
+        "interval": interval,
+        "number": number,
+        "system": lambda name: system_label(name).name,
+        "explain": lambda name: system_label(name).explanation,
+    }
+    return environment
+
+
+def slot(name: str) -> Markup:
+    """A place where the whole report (orchestration/report) puts what belongs to no hash."""
+    return Markup("<!-- slot: {} -->").format(name)
 
 
 def gallery_samples(gallery: pd.DataFrame) -> dict[str, list[Sample]]:

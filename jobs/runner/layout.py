@@ -27,6 +27,8 @@ STAGES = DATA_STAGES + MODEL_STAGES + REPORT_STAGES
 ROOTS = dict.fromkeys(DATA_STAGES, "data") | dict.fromkeys(MODEL_STAGES, "models")
 ROOTS |= dict.fromkeys(REPORT_STAGES, "reports")
 
+WHOLE_REPORT = "report.html"  # below the address of the pages, and in reports/<profile>: of no stage alone
+
 PARAMETERS_OF = {"grpo_sweep": "altollm_grpo"}  # stages told what another one is told
 
 PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")

@@ -88,7 +88,7 @@ class ModelCard:
 def model_card(lineage: Lineage, found: Sequence[StageState], address: StageAddress) -> ModelCard:
     """The card of a recorded, up-to-date checkpoint. found: the state of every address."""
     states = {state.address: state for state in found if state.recorded is not None}
-    made = {one: _made(lineage, state) for one, state in states.items()}
+    made = {one: made_from(lineage, state) for one, state in states.items()}
     of = made[address]
     measured = [
         made[one]
@@ -117,7 +117,8 @@ def _upstream(lineage: Lineage, stage: str) -> set[str]:
     return found
 
 
-def _made(lineage: Lineage, state: StageState) -> Made:
+def made_from(lineage: Lineage, state: StageState) -> Made:
+    """A recorded output with its report and telemetry, as far as they are here."""
     assert state.recorded is not None
     folder = lineage.root / output_folder(lineage.profile, state.address)
     report: dict[str, Any] = {"figures": {}, "checks": []}

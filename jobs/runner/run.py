@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_contracts.errors import InputError
 from jobs.runner.changes import code_versions
+from jobs.runner.environment import ENVIRONMENT_FILE
 from jobs.runner.global_batch import refuse_uneven_batch
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, output_folder, stage_of_path
@@ -18,7 +19,8 @@ from jobs.runner.tracking import git_commit, read_run
 from jobs.runner.verdict import is_finished
 
 Launch = Callable[[JobSpec, StageLock], None]
-TELEMETRY = ("metrics.jsonl", "data_docs", "speed.json")  # what a job may leave in its state: never hashed
+# What a job may leave in its state: never hashed.
+TELEMETRY = ("metrics.jsonl", "data_docs", "speed.json", ENVIRONMENT_FILE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +134,19 @@ def read_report(root: Path, profile: str, address: StageAddress) -> dict:
 
     Raises InputError where it is nowhere.
     """
-    path = output_folder(profile, address) / "report.json"
+    return json.loads(read_output(root, profile, address, "report.json"))
+
+
+def read_output(root: Path, profile: str, address: StageAddress, name: str) -> str:
+    """A text file of an address's recorded output, found as `read_report` finds its file."""
+    path = output_folder(profile, address) / name
     if (root / path).exists():
-        return json.loads((root / path).read_text())
+        return (root / path).read_text(encoding="utf-8")
     import dvc.api
     from dvc.exceptions import DvcException
 
     try:
-        return json.loads(dvc.api.read(path.as_posix(), repo=str(root)))
+        return dvc.api.read(path.as_posix(), repo=str(root), encoding="utf-8")
     except (DvcException, OSError) as error:
         raise InputError(
             f"{address}: {path} is neither here nor in the remote ({type(error).__name__}); make it again"

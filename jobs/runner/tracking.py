@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from data_contracts.errors import first_line
 from jobs.runner.context import StageReport
+from jobs.runner.environment import current_environment
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import MODEL_STAGES, REPORT_STAGES, project_root
 from jobs.runner.metric_log import MetricPoint
@@ -190,6 +191,7 @@ def run_tags(spec: JobSpec, root: Path) -> dict[str, str]:
         "git_commit": git_commit(root),
         "dagster_run_id": os.environ.get("ALTO_DAGSTER_RUN_ID", ""),
         "door": "dagster" if "ALTO_DAGSTER_RUN_ID" in os.environ else "dvc",
+        **current_environment().tags(),
     }
     versions = {
         f"data_version.{path}": value for path, value in spec.input_hashes.items() if not path.endswith(".py")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from data_contracts.errors import InputError, JobStopped
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig, StageContext, StageReport
+from jobs.runner.environment import write_environment
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import parameter_section
 from jobs.runner.metric_log import MetricLog
@@ -60,6 +61,7 @@ def execute_first(
     shutil.rmtree(spec.staging, ignore_errors=True)
     spec.staging.mkdir(parents=True)
     spec.state.mkdir(exist_ok=True)
+    write_environment(spec.state)
     with report_to_orchestrator() as reporter, tracked_run(spec) as tracker:
         log = MetricLog(spec.state / "metrics.jsonl", listeners=(reporter.point, tracker.log_point))
         report = run(config, stage_context(spec, spec.staging, log))
