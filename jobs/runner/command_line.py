@@ -105,11 +105,12 @@ def run_first(root: Path, address: StageAddress) -> None:
 
 def launch(spec: JobSpec, lock: StageLock) -> None:
     """Run the job here, or start the processes that `resources` asks for: on this machine, or by its launcher."""
-    if launched_processes() > 1 or (spec.launcher == "local" and spec.processes == spec.needs.nodes == 1):
+    here = spec.launcher == "local" and spec.work_tree == "shared"
+    if launched_processes() > 1 or (here and spec.processes == spec.needs.nodes == 1):
         announce(spec.path)
         execute(spec)
         return
-    if spec.launcher == "local":
+    if here:
         forget_verdict(spec)
         command = launch_command(spec)
     else:  # a process of its own, for jobs import nothing of orchestration

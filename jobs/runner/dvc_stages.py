@@ -5,8 +5,8 @@ With a thousand shards `dvc.lock` has more than twenty thousand lines. DVC reads
 for each entry; and every stage asks for the hashes of the same code files. The answers here are DVC's own.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dvc.dependency.param import ParamsDependency
@@ -100,10 +100,12 @@ class LockedStages:
             return self._parameter_changes(dependency)
         path = str(dependency)
         if not dependency.exists:
-            is_output = stage_of_path(dependency.def_path) is not None
-            is_remote = self._missing_is_remote and is_output and dependency.hash_info
-            return {} if is_remote else {path: "deleted"}
-        if path not in self._hashes:
+            outputs = self.outputs_in(dependency)
+            if not (self._missing_is_remote and outputs and dependency.hash_info):
+                return {path: "deleted"}
+            if path not in self._hashes:
+                self._hashes[path] = self._recorded_hash(dependency, outputs) or dependency.hash_info
+        elif path not in self._hashes:
             self._hashes[path] = dependency.get_hash()
         if dependency.hash_info != self._hashes[path]:
             return {path: "modified" if dependency.hash_info else "new"}
@@ -179,6 +181,19 @@ class LockedStages:
         found = {key: self._parameter(dependency, key) for key in dependency.params}
         return {key: value for key, (value, known) in found.items() if known}
 
+    def _recorded_hash(self, dependency: Output, outputs: Mapping[str, Output]) -> HashInfo | None:
+        """Of what is not here; None where nobody knows without asking the remote, which DVC takes for unchanged."""
+        if not all(output.hash_info for output in outputs.values()):
+            return None
+        try:
+            return recorded_hash(dependency.def_path, list(outputs.values()), self.cached_listing)[0]
+        except (FileNotFoundError, ObjectFormatError):
+            return None
+
+    def cached_listing(self, hash_info: HashInfo) -> Tree:
+        """What files a recorded folder has. Raises FileNotFoundError where only the remote knows."""
+        return Tree.load(self.repo.cache.local, hash_info)
+
     def _parameter_changes(self, dependency: ParamsDependency) -> Mapping[str, str]:
         file = str(dependency)
         if not dependency.exists:
@@ -220,3 +235,19 @@ class LockedStages:
             write_whole(path, text)
         else:  # laid out by hand
             self._lock.dump_stages([stage])
+
+
+def recorded_hash(
+    path: str, outputs: Sequence[Output], listing: Callable[[HashInfo], Tree]
+) -> tuple[HashInfo, Meta]:
+    """What DVC makes of the folder at `path` that holds these recorded outputs: one at it, or partitions below it."""
+    if [output.def_path for output in outputs] == [path]:
+        return outputs[0].hash_info, outputs[0].meta
+    merged = Tree()
+    for output in outputs:
+        below = PurePosixPath(output.def_path).relative_to(path).parts
+        for key, meta, hash_info in listing(output.hash_info):
+            merged.add((*below, *key), meta, hash_info)
+    merged.digest()
+    size = sum(output.meta.size or 0 for output in outputs)
+    return HashInfo(outputs[0].hash_name, merged.oid), Meta(isdir=True, size=size, nfiles=len(merged))

@@ -146,6 +146,11 @@ class JobSpec(BaseModel):
         return self.work / "state"
 
     @property
+    def returned(self) -> Path:
+        """Entry that a job without a shared work tree gave back; its output is in the DVC remote."""
+        return self.work / "returned.json"
+
+    @property
     def path(self) -> Path:
         return self.work / "job.json"
 

@@ -13,12 +13,11 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
@@ -26,19 +25,25 @@ from dvc.rwlock import rwlock
 from dvc.stage import PipelineStage
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.stage.serialize import to_single_stage_lockfile
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.meta import Meta
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_line
 from jobs.runner.dvc_stages import LockedStages
-from jobs.runner.job_spec import JobSpec, Resources
+from jobs.runner.job_spec import JobSpec, Resources, WorkTree
 from jobs.runner.layout import (
     StageAddress,
     checked_item,
     checked_profile,
+    output_folder,
     parameter_section,
     stage_folder,
     stage_of_path,
 )
+from jobs.runner.lineage import read_yaml
+from jobs.runner.remote_outputs import fetch_folder, recorded_inputs, save_recorded_inputs, verify_pushed
 from jobs.runner.stage_lock import StageLock
+from jobs.runner.staged_order import ReturnedOutput, read_returned
 from jobs.runner.worker import parse_config
 
 Origin = Literal["unchanged", "restored", "ran"]
@@ -80,7 +85,7 @@ class Ledger:
     def begin(self, address: StageAddress, stage_lock: StageLock) -> Recorded | JobSpec:
         """What there is to do for a stage whose lock is held: nothing (with its entry), or this job.
 
-        Where a job is to run, its old output has been removed. Raises InputError where an input is missing.
+        Where a job is to run in this work tree, its old output has been removed. Raises InputError for a missing input.
         """
         while True:
             try:
@@ -100,6 +105,9 @@ class Ledger:
     ) -> Recorded | JobSpec:
         if not stages.is_changed(stage):
             return recorded(stage, address, "unchanged")
+        # Nothing is made here in that case, and the run cache knows of nothing else.
+        if self.resources().work_tree == "staged":
+            return self.job_spec(stages, stage, address)
         require_inputs(stages, stage)
         remove_outputs(stage)
         try:
@@ -135,17 +143,57 @@ class Ledger:
             return recorded(stage, address, "unchanged"), changed_keys(before, now)
 
     def record(self, spec: JobSpec) -> Recorded:
-        """Move the finished output into place and write the ledger entry.
+        """Move the finished output into place, or leave it in the remote where the job pushed it, and write the entry.
 
         Raises InputsMoved, leaving output and ledger as they were, if an input changed since `begin`.
         """
+        if spec.work_tree == "staged":
+            return self._record_returned(spec)
         with self.locked_stages() as stages:
             stage = stages.find(spec.address)
-            stage.save_deps()
-            refuse_moved_inputs(spec, input_hashes(stage))
+            self._refuse_moved(stages, stage, spec)
             publish(spec.staging, self.root / stage.outs[0].def_path)
             save_outputs(stages, stage)
             return recorded(stage, spec.address, "ran")
+
+    def _record_returned(self, spec: JobSpec) -> Recorded:
+        """Raises InputError, and forgets the entry, where it is not what the job can have made."""
+        returned = self._trusted(spec)
+        with self.locked_stages() as stages:
+            stage = stages.find(spec.address)
+            self._refuse_moved(stages, stage, spec)
+            remove_outputs(stage)
+            remove_empty_folders(stage)
+            take_over(stage, returned)
+            stages.write_entry(stage)
+            return recorded(stage, spec.address, "ran")
+
+    def _trusted(self, spec: JobSpec) -> ReturnedOutput:
+        path = output_folder(spec.profile, spec.address).as_posix()
+        try:
+            returned = read_returned(spec, path)
+            verify_pushed(self.root, returned)
+        except ValueError as error:
+            spec.returned.unlink()
+            raise InputError(
+                f"{spec.address}: the entry that the job returned is refused, nothing is recorded: {first_line(error)}"
+            ) from None
+        return returned
+
+    def _refuse_moved(self, stages: LockedStages, stage: PipelineStage, spec: JobSpec) -> None:
+        save_inputs(stages, stage, spec.work_tree)
+        refuse_moved_inputs(spec, input_hashes(stage))
+
+    def refuse_other_inputs(self, spec: JobSpec) -> None:
+        """In a clone, before the job begins. Raises InputsMoved where it has other inputs than the job is to read."""
+        with self.locked_stages() as stages:
+            self._refuse_moved(stages, stages.find(spec.address), spec)
+
+    def entries_read_by(self, address: StageAddress) -> dict[str, Any]:
+        """`dvc.lock` entries of the stages whose outputs an address reads, by stage name."""
+        with self.locked_stages() as stages:
+            outputs = recorded_inputs(stages, stages.find(address))
+            return {output.stage.addressing: to_single_stage_lockfile(output.stage) for output in outputs}
 
     def job_inside_dvc(self, address: StageAddress) -> JobSpec | None:
         """The job for a stage that a running `dvc repro` has begun; None if another run has recorded it."""
@@ -154,27 +202,35 @@ class Ledger:
             return self.job_spec(stages, stage, address) if stages.is_changed(stage) else None
 
     def publish_inside_dvc(self, spec: JobSpec) -> None:
-        """Move the finished output into place for the `dvc repro` that records it. Raises InputsMoved."""
+        """Move the finished output into place, or fetch it, for the `dvc repro` that records it. Raises InputsMoved."""
+        returned = self._trusted(spec) if spec.work_tree == "staged" else None
         with self.locked_stages() as stages:
             stage = stages.find(spec.address)
-            stage.save_deps()
-            refuse_moved_inputs(spec, input_hashes(stage))
-            publish(spec.staging, self.root / stage.outs[0].def_path)
+            self._refuse_moved(stages, stage, spec)
+            if returned is None:
+                publish(spec.staging, self.root / stage.outs[0].def_path)
+            else:
+                take_over(stage, returned)
+                fetch_folder(stages.repo, stage.outs[0].hash_info)
+                stage.outs[0].checkout(force=True)
+
+    def resources(self) -> Resources:
+        """Raises InputError where the section is wrong."""
+        return parse_config(Resources, "resources", read_yaml(self.root / "params.yaml")["resources"])
 
     def job_spec(self, stages: LockedStages, stage: PipelineStage, address: StageAddress) -> JobSpec:
         """Everything the job may read, as it is now."""
-        require_inputs(stages, stage)
-        stage.save_deps()
+        resources = self.resources()
+        save_inputs(stages, stage, resources.work_tree)
         parameters = tracked_parameters(stage)
-        settings = yaml.safe_load((self.root / "params.yaml").read_text())
-        resources = parse_config(Resources, "resources", settings["resources"])
+        profile = checked_profile(read_yaml(self.root / "params.yaml")["profile"])
         named = fingerprint(stage)
         upstream = sorted({name for dep in stage.deps if (name := stage_of_path(dep.def_path))})
         return JobSpec(
             stage=address.stage,
             partition=address.partition,
             partition_items=partition_items(stage),
-            profile=checked_profile(settings["profile"]),
+            profile=profile,
             fingerprint=named,
             parameters=parameters.get(parameter_section(address.stage), {}),
             seed=parameters["seed"],
@@ -184,7 +240,7 @@ class Ledger:
             processes=resources.processes.get(address.stage, 1),
             workers=resources.workers.get(address.stage, 0),
             copies=resources.copies,
-            inputs={name: self.root / stage_folder(settings["profile"], name) for name in upstream},
+            inputs={name: self.root / stage_folder(profile, name) for name in upstream},
             input_hashes=input_hashes(stage),
             input_versions={
                 key: str(output.hash_info.value)
@@ -208,6 +264,31 @@ def path_locks(stage: PipelineStage) -> Iterator[None]:
         stage.repo.config["core"].get("hardlink_lock", False),
     ):
         yield
+
+
+def save_inputs(stages: LockedStages, stage: PipelineStage, work_tree: WorkTree) -> None:
+    """Take the inputs' hashes, as they are here or as they are recorded. Raises InputError for what is missing."""
+    if work_tree == "staged":
+        save_recorded_inputs(stages, stage)
+    else:
+        require_inputs(stages, stage)
+        stage.save_deps()
+
+
+def take_over(stage: PipelineStage, returned: ReturnedOutput) -> None:
+    """As DVC's `save_outs`, for an output that lies in the remote."""
+    (output,) = stage.outs
+    output.hash_info = HashInfo(returned.hash, returned.md5)
+    output.meta = Meta(isdir=True, size=returned.size, nfiles=returned.nfiles)
+    stage.md5 = stage.compute_md5()
+
+
+def remove_empty_folders(stage: PipelineStage) -> None:
+    """Above removed outputs: DVC takes an empty folder for a changed input, a missing one for one that is remote."""
+    for output in stage.outs:
+        for folder in list(Path(output.fs_path).parents)[:2]:
+            with suppress(OSError):  # not empty, or not there
+                folder.rmdir()
 
 
 def remove_outputs(stage: PipelineStage) -> None:

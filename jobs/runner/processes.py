@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,13 @@ def launched_rank() -> int:
 def end_with_launcher() -> None:
     """Let the system stop this process when torchrun is killed: it starts each process in a session of its own,
     where a killed run would otherwise go on writing beside the one that resumes it."""
-    if sys.platform == "linux" and launched_processes() > 1:
+    if launched_processes() > 1:
+        end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let the system kill this process when the one that started it has died."""
+    if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
@@ -105,14 +111,15 @@ def worker_arguments(spec: "JobSpec") -> list[str]:
     return ["-m", "jobs.runner.worker", str(spec.path)]
 
 
-def launch_command(spec: "JobSpec") -> list[str]:
+def launch_command(spec: "JobSpec", worker: Sequence[str] = ()) -> list[str]:
     """How to start the processes of a job on this machine. Raises InputError where it needs several."""
     if spec.needs.nodes > 1:
         raise InputError(
             f"resources.needs.{spec.stage}: {spec.needs.nodes} nodes, and launcher local has this machine alone:"
             " choose slurm or kubernetes as resources.launcher"
         )
+    worker = worker or worker_arguments(spec)
     if spec.processes == 1:
-        return [sys.executable, *worker_arguments(spec)]
+        return [sys.executable, *worker]
     options = ["--standalone", "--nproc-per-node", str(spec.processes)]
-    return [sys.executable, "-m", "jobs.runner.torchrun", *options, *worker_arguments(spec)]
+    return [sys.executable, "-m", "jobs.runner.torchrun", *options, *worker]

@@ -23,6 +23,7 @@ class StoppedEarly(JobDied):
 def forget_verdict(spec: JobSpec) -> None:
     """Before a job is started."""
     _finished(spec).unlink(missing_ok=True)
+    spec.returned.unlink(missing_ok=True)
     _wrong_input(spec).unlink(missing_ok=True)
     forget_stopped(spec)
     shutil.rmtree(spec.rejected, ignore_errors=True)
@@ -37,6 +38,8 @@ def leave_finished(spec: JobSpec) -> None:
 
 def is_finished(spec: JobSpec) -> bool:
     """Whether the job has left its whole result; on a network file system, files may be seen later than the marker."""
+    if spec.work_tree == "staged":
+        return spec.returned.exists()
     if not _finished(spec).exists():
         return False
     marker = json.loads(_finished(spec).read_text())

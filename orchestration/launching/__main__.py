@@ -15,7 +15,7 @@ from jobs.runner.verdict import (
     STATUS_WRONG_INPUT,
     leave_verdict,
 )
-from orchestration.launching.choice import launcher_named
+from orchestration.launching.choice import launcher_for
 from orchestration.launching.failures import JobFailed
 from orchestration.launching.interface import JobOrder, LaunchFailed
 from orchestration.launching.watch import live_job, run_job
@@ -26,8 +26,8 @@ def main() -> int:
     parser.add_argument("job", type=Path, help="job.json written by the runner")
     spec = JobSpec.read(parser.parse_args().job)
     this_process.listen()
-    launcher = launcher_named(spec.launcher, project_root())
     try:
+        launcher = launcher_for(spec, project_root())
         run_job(launcher, JobOrder.of(spec, {}), live_job(launcher, spec), say)
     except InputError as error:
         leave_verdict(spec, error)  # for the runner that started this; the job itself may not have begun

@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
-from jobs.runner.job_spec import LauncherName
+from jobs.runner.job_spec import JobSpec, LauncherName
 from orchestration.launching.interface import Launcher
 from orchestration.launching.local import LocalLauncher
 from orchestration.launching.slurm.launcher import SlurmLauncher
+from orchestration.launching.staged import StagedLauncher
+
+
+def launcher_for(spec: JobSpec, root: Path) -> Launcher:
+    """Of one job. Raises InputError where the site's settings for it are wrong."""
+    launcher = launcher_named(spec.launcher, root)
+    return launcher if spec.work_tree == "shared" else StagedLauncher(root, spec, launcher)
 
 
 def launcher_named(name: LauncherName, root: Path) -> Launcher:

@@ -51,7 +51,7 @@ class LocalLauncher:
         work = order.spec.work
         with log_file(work).open("wb") as log:
             child = subprocess.Popen(
-                launch_command(order.spec),
+                launch_command(order.spec, order.worker),
                 cwd=self.root,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

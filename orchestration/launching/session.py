@@ -14,7 +14,7 @@ from dagster_pipes import PipesDefaultMessageWriter, PipesParams
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import project_root
 from jobs.runner.stage_lock import StageLock
-from orchestration.launching.choice import launcher_named
+from orchestration.launching.choice import launcher_for
 from orchestration.launching.failures import JobFailed
 from orchestration.launching.interface import JobOrder, LaunchFailed
 from orchestration.launching.job_files import messages_file
@@ -35,7 +35,7 @@ class StageLauncher(dg.ConfigurableResource):
 
     def launch_for(self, context: dg.AssetExecutionContext) -> Callable[[JobSpec, StageLock], None]:
         def launch(spec: JobSpec, lock: StageLock) -> None:
-            launcher = launcher_named(spec.launcher, project_root())
+            launcher = launcher_for(spec, project_root())
             live = live_job(launcher, spec)
             with dg.open_pipes_session(
                 context=context,
