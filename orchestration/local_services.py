@@ -14,7 +14,7 @@ from pathlib import Path
 from data_contracts.errors import InputError
 from jobs.runner.registry import REGISTERED_MODELS, register_recorded
 from jobs.runner.staleness import lineage_state
-from jobs.runner.tracking import use_project_store
+from jobs.runner.tracking import send_kept, use_project_store
 
 SECONDS_TO_START = 180
 
@@ -35,6 +35,8 @@ def bring_up_to_date(root: Path) -> None:
     from orchestration.ledger_sync import sync_ledger, sync_registration
 
     use_project_home(root)
+    for name in send_kept(root):
+        print(f"MLflow: what {name} could not send before")
     with dg.DagsterInstance.get() as instance:
         reported = sync_ledger(root, instance)
         print(f"Dagster: {len(reported)} materializations reported")

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_contracts.errors import InputError
@@ -14,8 +14,9 @@ from jobs.runner.global_batch import refuse_uneven_batch
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, output_folder, stage_of_path
 from jobs.runner.ledger import Ledger, Recorded
+from jobs.runner.outbox import Outbox
 from jobs.runner.stage_lock import StageLock
-from jobs.runner.tracking import git_commit, read_run
+from jobs.runner.tracking import OUTBOX, end_open_run, git_commit, keep_unsent, outbox_of
 from jobs.runner.verdict import is_finished
 
 Launch = Callable[[JobSpec, StageLock], None]
@@ -85,18 +86,26 @@ def finish(spec: JobSpec, lock: StageLock, launch: Launch) -> None:
         return
     refuse_uneven_batch(spec)
     spec.write()
-    launch(spec, lock)
+    try:
+        launch(spec, lock)
+    except BaseException as error:
+        end_open_run(spec, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
 
 
 def keep_telemetry(root: Path, spec: JobSpec, data_version: str, seconds: float) -> None:
     """Write `last_run.json`, keep the telemetry of the job, and drop the checkpoints of the finished job."""
     folder = last_run_folder(root, spec.address)
+    keep_unsent(Outbox(folder / OUTBOX), root)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in TELEMETRY:
         if (spec.state / name).exists():
             (spec.state / name).rename(folder / name)
-    mlflow_run = read_run(spec.work)
+    outbox = outbox_of(spec)
+    mlflow_run = outbox.run
+    if outbox.folder.exists():
+        outbox.folder.rename(folder / OUTBOX)
     last_run = LastRun(
         fingerprint=spec.fingerprint,
         data_version=data_version,
@@ -126,7 +135,14 @@ def last_run_folder(root: Path, address: StageAddress) -> Path:
 
 def read_last_run(root: Path, address: StageAddress) -> LastRun | None:
     path = last_run_folder(root, address) / "last_run.json"
-    return LastRun(**json.loads(path.read_text())) if path.exists() else None
+    if not path.exists():
+        return None
+    last_run = LastRun(**json.loads(path.read_text()))
+    if last_run.mlflow_run_id is None and (sent_later := Outbox(path.parent / OUTBOX).run) is not None:
+        return replace(
+            last_run, mlflow_experiment_id=sent_later.experiment_id, mlflow_run_id=sent_later.run_id
+        )
+    return last_run
 
 
 def read_report(root: Path, profile: str, address: StageAddress) -> dict:

@@ -1,31 +1,28 @@
-"""MLflow records of training and evaluation runs. MLflow being away never stops a job: it warns and goes on."""
+"""MLflow records of training and evaluation runs. MLflow being away stops no job, and loses nothing of what it did."""
 
-import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from data_contracts.errors import first_line
+from data_contracts.errors import JobStopped, first_line
 from jobs.runner.context import StageReport
 from jobs.runner.environment import current_environment
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import MODEL_STAGES, REPORT_STAGES, project_root
 from jobs.runner.metric_log import MetricPoint
+from jobs.runner.outbox import Outbox, RunStatus
 
 TRACKED_STAGES = frozenset(MODEL_STAGES + REPORT_STAGES) - {"base_weights"}
-SECONDS_BETWEEN_FLUSHES = 5.0
-RUN_FILE = "mlflow_run.json"
-METRICS_PER_REQUEST = 1000  # the limit of MLflow's log-batch request
-
-
-class MlflowRun(NamedTuple):
-    experiment_id: str
-    run_id: str
+SECONDS_BETWEEN_SENDING, MOST_SECONDS_BETWEEN_SENDING = 5.0, 60.0  # the latter while MLflow is away
+OUTBOX = "mlflow"
+UNSENT = Path(".work", "mlflow_unsent")  # of jobs that another one has replaced
 
 
 class Tracker(Protocol):
@@ -41,10 +38,8 @@ class NoTracker:
         pass
 
 
-def read_run(work: Path) -> MlflowRun | None:
-    """The MLflow run that a job started from this work folder logs to."""
-    path = work / RUN_FILE
-    return MlflowRun(**json.loads(path.read_text())) if path.exists() else None
+def outbox_of(spec: JobSpec) -> Outbox:
+    return Outbox(spec.work / OUTBOX)
 
 
 def use_project_store(root: Path) -> None:
@@ -65,106 +60,125 @@ def tracked_run(spec: JobSpec) -> Iterator[Tracker]:
     if spec.stage not in TRACKED_STAGES:
         yield NoTracker()
         return
-    try:
-        tracker = MlflowTracker(spec)
-    except Exception as error:  # whatever the server or its client raises
-        warn(error)
-        yield NoTracker()
-        return
-    try:
-        yield tracker
-    except BaseException:
-        tracker.close("FAILED")
-        raise
-    tracker.close("FINISHED")
+    root = project_root()
+    outbox = outbox_of(spec)
+    outbox.begin(spec.profile, str(spec.address), run_tags(spec, root), flatten(spec.parameters))
+    with outbox.held():
+        sender = Sender(outbox, root)
+        try:
+            yield MlflowTracker(outbox)
+        except BaseException as error:
+            outbox.set_status("KILLED" if isinstance(error, JobStopped) else "FAILED")
+            raise
+        else:
+            outbox.set_status("FINISHED")
+        finally:
+            sender.close()
 
 
+@dataclass(frozen=True)
 class MlflowTracker:
-    """Sends curves from a background thread, so that a slow server does not slow the training step."""
-
-    def __init__(self, spec: JobSpec) -> None:
-        root = project_root()
-        use_project_store(root)
-        from mlflow import MlflowClient
-
-        self._client = MlflowClient()
-        self._run_id = self._find_or_create_run(spec, root)
-        self._pending: list[MetricPoint] = []
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._flush_until_stopped, daemon=True)
-        self._thread.start()
-
-    def _find_or_create_run(self, spec: JobSpec, root: Path) -> str:
-        if (known := read_run(spec.work)) is not None:
-            self._client.update_run(known.run_id, status="RUNNING")
-            return known.run_id
-        run = self._client.create_run(
-            find_or_create_experiment(self._client, spec.profile, root),
-            run_name=str(spec.address),
-            tags=run_tags(spec, root),
-        )
-        for name, value in flatten(spec.parameters).items():
-            self._client.log_param(run.info.run_id, name, value)
-        path = spec.work / RUN_FILE
-        path.write_text(json.dumps(MlflowRun(run.info.experiment_id, run.info.run_id)._asdict()))
-        return run.info.run_id
+    outbox: Outbox
 
     def log_point(self, point: MetricPoint) -> None:
-        with self._lock:
-            self._pending.append(point)
+        self.outbox.add_point(point.step, point.values)
 
     def log_result(self, report: StageReport, output: Path) -> None:
         """Key figures, checks and pictures of the finished output."""
-        try:
-            for name, value in report.figures.items():
-                if isinstance(value, str):
-                    self._client.set_tag(self._run_id, name, value)
-                else:
-                    self._client.log_metric(self._run_id, name, value)
-            for check in report.checks:
-                self._client.set_tag(
-                    self._run_id, f"check.{check.name}", "passed" if check.passed else check.reason
-                )
-            self._client.log_artifact(self._run_id, str(output / "report.json"))
-            if (output / "pictures").is_dir():
-                self._client.log_artifacts(self._run_id, str(output / "pictures"), "pictures")
-        except Exception as error:
-            warn(error)
+        texts = {name: value for name, value in report.figures.items() if isinstance(value, str)}
+        verdicts = {
+            f"check.{check.name}": "passed" if check.passed else check.reason for check in report.checks
+        }
+        self.outbox.add_tags(texts | verdicts)
+        self.outbox.add_point(
+            0, {name: value for name, value in report.figures.items() if not isinstance(value, str)}
+        )
+        pictures = sorted((output / "pictures").glob("*"))
+        self.outbox.add_artifacts(
+            {path.relative_to(output).as_posix(): path for path in (output / "report.json", *pictures)}
+        )
 
-    def close(self, status: str) -> None:
+
+class Sender:
+    """Sends an outbox from a background thread, so that a slow server does not slow the training step."""
+
+    def __init__(self, outbox: Outbox, root: Path) -> None:
+        import mlflow  # noqa: F401  before the thread: what the job imports meanwhile may be part of it
+
+        self._outbox = outbox
+        self._root = root
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send_until_stopped, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Send the rest, and what earlier runs could not; what MLflow does not take now is kept."""
         self._stop.set()
         self._thread.join()
         try:
-            self._flush()
-            self._client.set_terminated(self._run_id, status)
-        except Exception as error:
+            send(self._outbox, self._root)
+            send_kept(self._root)
+        except Exception as error:  # whatever the server or its client raises
             warn(error)
 
-    def _flush_until_stopped(self) -> None:
-        while not self._stop.wait(SECONDS_BETWEEN_FLUSHES):
+    def _send_until_stopped(self) -> None:
+        wait = SECONDS_BETWEEN_SENDING
+        while not self._stop.wait(wait):
             try:
-                self._flush()
-            except Exception:  # tried again with the next flush; `close` reports what stays unsent
+                send(self._outbox, self._root)
+            except Exception:  # tried again; `close` says what stays unsent
+                wait = min(2 * wait, MOST_SECONDS_BETWEEN_SENDING)
+            else:
+                wait = SECONDS_BETWEEN_SENDING
+
+
+def send(outbox: Outbox, root: Path) -> None:
+    """Raises whatever MLflow's client raises."""
+    if outbox.is_sent:
+        return
+    use_project_store(root)
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    outbox.send(client, find_or_create_experiment(client, outbox.profile, root))
+
+
+def send_kept(root: Path) -> list[str]:
+    """Send what earlier jobs could not; those that still run send their own. Returns the names of their runs.
+
+    Raises whatever MLflow's client raises.
+    """
+    sent = []
+    work = root / ".work"
+    for folder in [*(root / UNSENT).glob("*"), *work.glob(f"*/*/{OUTBOX}"), *work.glob(f"*/*/*/{OUTBOX}")]:
+        outbox = Outbox(folder)
+        with outbox.held() as free:
+            if not free or outbox.is_sent:
                 continue
+            send(outbox, root)
+            sent.append(outbox.name)
+            if folder.parent == root / UNSENT:
+                shutil.rmtree(folder)
+    return sent
 
-    def _flush(self) -> None:
-        from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
 
-        with self._lock:
-            points, self._pending = self._pending, []
-        now = get_current_time_millis()
-        metrics = [
-            Metric(name, value, now, point.step) for point in points for name, value in point.values.items()
-        ]
-        try:
-            for start in range(0, len(metrics), METRICS_PER_REQUEST):
-                self._client.log_batch(self._run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
-        except Exception:
-            with self._lock:
-                self._pending = points + self._pending
-            raise
+def keep_unsent(outbox: Outbox, root: Path) -> None:
+    """Before its folder is removed."""
+    if not outbox.is_sent:
+        (root / UNSENT).mkdir(parents=True, exist_ok=True)
+        outbox.folder.rename(root / UNSENT / outbox.key)
+
+
+def end_open_run(spec: JobSpec, status: RunStatus) -> None:
+    """Say how a run ended whose job could not, because it was killed. One that still runs holds its outbox."""
+    outbox = outbox_of(spec)
+    if not outbox.is_open:
+        return
+    with outbox.held() as free:
+        if free:
+            outbox.set_status(status)
+            with suppress(Exception):  # it is kept, and sent by a later run
+                send(outbox, project_root())
 
 
 def find_or_create_experiment(client: Any, profile: str, root: Path) -> str:
@@ -218,5 +232,6 @@ def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def warn(error: Exception) -> None:
     print(
-        f"warning: MLflow is not reachable, the run goes on without it ({first_line(error)})", file=sys.stderr
+        f"warning: MLflow is not reachable, what the run has for it is kept and sent later ({first_line(error)})",
+        file=sys.stderr,
     )
