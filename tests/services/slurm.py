@@ -86,8 +86,10 @@ class Slurm:
         )
 
     def pause_controller(self) -> None:
-        """As if its machine were away."""
-        self._daemons.pop("slurmctld").kill()
+        """As if its machine were away. It saves its state, which it otherwise does seconds after each change."""
+        controller = self._daemons.pop("slurmctld")
+        controller.terminate()
+        controller.wait(60)
 
     def start_controller(self) -> None:
         self._start("slurmctld", "slurmctld", "-D")

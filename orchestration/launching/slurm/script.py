@@ -54,6 +54,8 @@ def job_script(order: JobOrder, settings: SlurmSettings, root: Path) -> str:
     return f"""#!/bin/bash
 # Written by the Slurm launcher for {order.name}.
 {"".join(f"export {name}={shlex.quote(value)}{chr(10)}" for name, value in sorted(variables.items()))}
+# A step starts only where the controller answers.
+until scontrol show job "$SLURM_JOB_ID" > /dev/null; do sleep 5; done
 # All nodes meet at the first one. Each start takes another port, in case the last one's is not free yet.
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(scontrol --oneliner show node "$first" | grep -o 'NodeAddr=[^ ]*')

@@ -24,7 +24,9 @@ if [ "$(basename "$0")" = scontrol ]; then
   case "$*" in
     "show hostnames"*) printf 'n1\\nn2\\n' ;;
     *"show node n1") echo "NodeName=n1 NodeAddr=10.0.0.1 NodeHostName=n1" ;;
+    "show job 7") ;;
     requeue*) echo "$*" >> requeued ;;
+    *) exit 1 ;;
   esac
   exit
 fi
