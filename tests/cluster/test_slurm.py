@@ -150,7 +150,9 @@ def test_what_the_cluster_cannot_give_is_refused_with_its_reason(
 def test_a_controller_that_is_away_ends_nothing(
     cluster: Slurm, launcher: SlurmLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handle = launcher.submit(order(launcher.root, "long", "import time; print('on', flush=True); time.sleep(600)"))
+    handle = launcher.submit(
+        order(launcher.root, "long", "import time; print('on', flush=True); time.sleep(600)")
+    )
     wait_until(lambda: launcher.log(handle, 0))
     monkeypatch.setattr(slurm_launcher, "SECONDS_UNREACHABLE", 0.0)
     cluster.pause_controller()
