@@ -21,6 +21,7 @@ from jobs.runner.processes import (
     launch_command,
     launched_processes,
     launched_rank,
+    require_this_machine,
 )
 from jobs.runner.run import run_inside_dvc, run_stage
 from jobs.runner.stage_lock import StageLock
@@ -106,7 +107,9 @@ def run_first(root: Path, address: StageAddress) -> None:
 def launch(spec: JobSpec, lock: StageLock) -> None:
     """Run the job here, or start the processes that `resources` asks for: on this machine, or by its launcher."""
     here = spec.launcher == "local" and spec.work_tree == "shared"
-    if launched_processes() > 1 or (here and spec.processes == spec.needs.nodes == 1):
+    if here and launched_processes() == 1:
+        require_this_machine(spec)
+    if launched_processes() > 1 or (here and spec.processes == 1):
         announce(spec.path)
         execute(spec)
         return

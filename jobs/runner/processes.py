@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,13 +112,31 @@ def worker_arguments(spec: "JobSpec") -> list[str]:
     return ["-m", "jobs.runner.worker", str(spec.path)]
 
 
+def require_this_machine(spec: "JobSpec") -> None:
+    """Raise InputError where the job needs more than launcher local has: another node, or GPUs that are not here."""
+    needs = spec.needs
+    if needs.nodes > 1:
+        problem = f"{needs.nodes} nodes, and launcher local has this machine alone"
+    elif needs.gpus and needs.gpus > (here := gpus_of_this_machine()):
+        problem = f"{needs.gpus} GPUs, and launcher local has the {here} of this machine"
+    else:
+        return
+    raise InputError(
+        f"resources.needs.{spec.stage}: {problem}: choose slurm or kubernetes as resources.launcher, or ask for less"
+    )
+
+
+def gpus_of_this_machine() -> int:
+    """As the driver lists them; torch, which could say, takes seconds to import."""
+    if (command := shutil.which("nvidia-smi")) is None:
+        return 0
+    listed = subprocess.run([command, "--list-gpus"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
 def launch_command(spec: "JobSpec", worker: Sequence[str] = ()) -> list[str]:
-    """How to start the processes of a job on this machine. Raises InputError where it needs several."""
-    if spec.needs.nodes > 1:
-        raise InputError(
-            f"resources.needs.{spec.stage}: {spec.needs.nodes} nodes, and launcher local has this machine alone:"
-            " choose slurm or kubernetes as resources.launcher"
-        )
+    """How to start the processes of a job on this machine. Raises InputError where it needs more than that."""
+    require_this_machine(spec)
     worker = worker or worker_arguments(spec)
     if spec.processes == 1:
         return [sys.executable, *worker]

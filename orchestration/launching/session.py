@@ -70,6 +70,8 @@ class FollowedMessages(dg.PipesMessageReader):
     beginnings are left out, and the last end is told when the session closes.
     """
 
+    expected_writer_count = 1  # the first process of a job
+
     def __init__(self, path: Path) -> None:
         self.path = path
 

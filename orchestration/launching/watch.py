@@ -1,5 +1,6 @@
 """Have a job's result: attach to the job where it lives already, else submit it; show its log; say how it ended."""
 
+import codecs
 import sys
 import time
 from collections.abc import Callable
@@ -102,10 +103,15 @@ class _FollowedLog:
     offset: int = field(default=0, init=False)
     end: str = field(default="", init=False)
 
+    def __post_init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")(
+            "replace"
+        ).decode  # a character may arrive in halves
+
     def show(self) -> None:
         new = self.launcher.log(self.handle, self.offset)
         self.offset += len(new)
-        text = new.decode(errors="replace")
+        text = self._decode(new)
         self.end = (self.end + text)[-BYTES_OF_LOG_KEPT:]
         sys.stdout.write(text)
         sys.stdout.flush()
