@@ -21,6 +21,10 @@ def sbatch_arguments(order: JobOrder, settings: SlurmSettings, root: Path, scrip
     queue = settings.gpu if needs.gpus else settings.cpu
     gpus = ":".join(filter(None, ("gpu", settings.gpu_type, str(needs.gpus))))
     here = order.spec.work_tree == "shared"
+    minutes = max(1, round(needs.hours * 60))
+    warning = min(
+        settings.warning_seconds, minutes * 30
+    )  # a job must have time to work before it is told to stop
     options = {
         "job-name": order.name,
         "comment": str(order.spec.work),
@@ -31,8 +35,8 @@ def sbatch_arguments(order: JobOrder, settings: SlurmSettings, root: Path, scrip
         "ntasks-per-node": "1",
         "cpus-per-task": str(needs.cpus),
         "mem": f"{round(needs.memory_gb * 1024)}M",
-        "time": str(max(1, round(needs.hours * 60))),
-        "signal": f"USR1@{settings.warning_seconds}",
+        "time": str(minutes),
+        "signal": f"USR1@{warning}",
         # Never beside another job of this name: two would write into one work folder.
         "dependency": "singleton",
         "export": ",".join([name for name in settings.pass_environment if name in os.environ]) or "NONE",

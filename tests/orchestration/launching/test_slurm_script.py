@@ -168,6 +168,8 @@ def test_needs_and_site_become_options(tmp_path: Path, monkeypatch: pytest.Monke
         f"--job-name={order.name}",
     }
     assert "planted-secret" not in shlex.join(arguments) + job_script(order, site, tmp_path)
+    short = JobOrder.of(spec(tmp_path, needs=Needs(hours=1 / 30)), {})
+    assert "--signal=USR1@60" in sbatch_arguments(short, site, tmp_path, tmp_path / "job.sh")
     without = JobOrder.of(spec(tmp_path), {})
     cpu = sbatch_arguments(without, site, tmp_path, tmp_path / "job.sh")
     assert not [one for one in cpu if one.startswith(("--gres", "--partition", "--account", "--qos"))]
