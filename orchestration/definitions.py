@@ -9,7 +9,10 @@ from assets.shipping import registration_asset
 from assets.stage_asset import build_assets
 from jobs.runner.layout import project_root
 from jobs.runner.lineage import read_lineage
-from orchestration.jobs import phase_jobs, retraining, weekly_retraining
+from orchestration.automation.conditions import with_automation
+from orchestration.automation.retraining import new_data_sensor, retraining_schedule
+from orchestration.automation.settings import read_automation
+from orchestration.jobs import phase_jobs, retraining
 from orchestration.launching.session import StageLauncher
 from orchestration.partitions import partitions_definitions
 from orchestration.promotion.assets import beats_champion_check, promotion_asset
@@ -21,17 +24,22 @@ STAGE_ASSETS = (*data.ASSETS, *tokenizer.ASSETS, *altollm.ASSETS, *benchmarks.AS
 def build_definitions(root: Path) -> dg.Definitions:
     """All definitions for the project at `root`."""
     lineage = read_lineage(root)
+    automation = read_automation(root)
     jobs = {job.name: job for job in phase_jobs()}
+    assets = [
+        *build_assets(STAGE_ASSETS, lineage, partitions_definitions(root)),
+        registration_asset(root),
+        promotion_asset(root),
+    ]
     return dg.Definitions(
-        assets=[
-            *build_assets(STAGE_ASSETS, lineage, partitions_definitions(root)),
-            registration_asset(root),
-            promotion_asset(root),
-        ],
+        assets=with_automation(assets, automation.freshness_days),
         asset_checks=[beats_champion_check(root)],
         jobs=[*jobs.values(), retraining],
-        schedules=[weekly_retraining],
-        sensors=build_sensors(root, jobs),
+        schedules=[retraining_schedule(root, automation.retraining)],
+        sensors=[
+            *build_sensors(root, jobs, automation.new_data),
+            new_data_sensor(root, automation.retraining),
+        ],
         resources={"launcher": StageLauncher()},
     )
 

@@ -40,11 +40,3 @@ retraining = dg.define_asset_job(
     selection=list(RETRAINING),
     description="Tokenizer and ALToLLM anew from the prepared data; stages whose inputs did not change are skipped.",
 )
-
-weekly_retraining = dg.ScheduleDefinition(
-    name="weekly_retraining",
-    job=retraining,
-    cron_schedule="0 3 * * 1",
-    execution_timezone="UTC",
-    description="Mondays at 03:00 UTC. Benchmarks and the report follow a retraining that succeeded.",
-)

@@ -31,13 +31,15 @@ from jobs.runner.registry import REGISTERED_MODELS, RegisteredVersion
 from jobs.runner.run import read_report
 from jobs.runner.staleness import StageState, lineage_state
 from orchestration.partitions import add_missing_batches
+from orchestration.plan import plan_table
+from orchestration.plan_events import show_plan
 
 BEFORE_EVERY_EVENT = "1"  # an event pointer older than any materialization
 OUTDATED = "outdated"
 
 
 def sync_ledger(root: Path, instance: dg.DagsterInstance) -> list[StageAddress]:
-    """Report what Dagster lacks, upstream first, and return the addresses reported."""
+    """Report what Dagster lacks, upstream first, and what would run; returns the addresses reported as made."""
     add_missing_batches(root, instance)
     lineage = read_lineage(root)
     code_versions = {stage.name: code_version(root, stage) for stage in lineage.stages}
@@ -46,13 +48,15 @@ def sync_ledger(root: Path, instance: dg.DagsterInstance) -> list[StageAddress]:
     # reported that way, the next evaluation of a partition would be refused.
     run_id = str(uuid4())
     reported = []
-    for state in lineage_state(root):
+    states = lineage_state(root)
+    for state in states:
         stage = lineage.stage(state.address.stage)
         tags = event_tags(events, lineage, stage, state, code_versions[stage.name])
         if state.recorded is not None and not is_known(events.of(state.address), tags):
             report(instance, lineage, state.address, tags, run_id)
             events.forget(state.address)
             reported.append(state.address)
+    show_plan(instance, plan_table(states))
     return reported
 
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from jobs.runner.ledger import value_hash
 from jobs.runner.lineage import code_files, look_up, read_lineage, read_yaml
+from jobs.runner.staleness import lineage_state
+from orchestration.automation.new_data import (
+    find_new_shards,
+    new_versions,
+    set_versions,
+    stale_datasets,
+    state_of_referring,
+)
+from orchestration.automation.settings import NewData
 from orchestration.jobs import retraining
 from orchestration.ledger_sync import sync_ledger
 from orchestration.partitions import SA1B_BATCHES, add_batch
@@ -17,18 +27,6 @@ if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 SECONDS_BETWEEN_FULL_LOOKS = 600.0
-
-
-def find_new_shards(root: Path) -> list[str]:
-    """Shard files in the configured folder that no batch holds yet."""
-    settings = look_up(read_yaml(root / "params.yaml"), "acquire_sa1b")
-    listed = {
-        shard
-        for shards in look_up(read_yaml(root / "partitions.yaml"), "sa1b.shards").values()
-        for shard in shards
-    }
-    folder = root / settings["folder"]
-    return sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
 
 
 def state_of_files(root: Path, now: float) -> str:
@@ -50,25 +48,46 @@ def state_of_files(root: Path, now: float) -> str:
     return digest.hexdigest()
 
 
-def build_sensors(root: Path, jobs: "dict[str, UnresolvedAssetJobDefinition]") -> list[dg.SensorDefinition]:
+def build_sensors(
+    root: Path, jobs: "dict[str, UnresolvedAssetJobDefinition]", settings: NewData
+) -> list[dg.SensorDefinition]:
     @dg.sensor(
         job=jobs["sa1b_data"],
-        minimum_interval_seconds=60,
+        minimum_interval_seconds=settings.seconds_between_looks,
         description="Finds shards that no batch holds, adds them as one batch, and prepares it.",
     )
     def new_shards(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        settings = look_up(read_yaml(root / "params.yaml"), "acquire_sa1b")
-        if settings["source"] != "folder":
+        acquired = look_up(read_yaml(root / "params.yaml"), "acquire_sa1b")
+        if acquired["source"] != "folder":
             return dg.SkipReason(
-                f"acquire_sa1b.source is {settings['source']!r}: there is no folder to watch"
+                f"acquire_sa1b.source is {acquired['source']!r}: there is no folder to watch"
             )
-        shards = find_new_shards(root)
+        shards = find_new_shards(root, time.time() - settings.settled_seconds)
         if not shards:
-            return dg.SkipReason(f"no new shard in {settings['folder']}")
+            return dg.SkipReason(f"no new shard in {acquired['folder']}")
         batch = add_batch(root, shards)
         return dg.SensorResult(
             run_requests=[dg.RunRequest(run_key=batch, partition_key=batch)],
             dynamic_partitions_requests=[SA1B_BATCHES.build_add_request([batch])],
+        )
+
+    @dg.sensor(
+        job=jobs["referring_data"],
+        minimum_interval_seconds=settings.seconds_between_looks,
+        description="Finds referring data sets whose folder or parameters changed, or that are new, and prepares them.",
+    )
+    def new_referring_versions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        changed = new_versions(root, time.time() - settings.settled_seconds)
+        set_versions(root, changed)
+        seen = state_of_referring(root)
+        if context.cursor == seen:
+            return dg.SkipReason("no data set has changed")
+        stale = stale_datasets(lineage_state(root))
+        requests = [dg.RunRequest(run_key=key, partition_key=name) for name, key in stale.items()]
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else "no data set has changed",
+            cursor=seen,
         )
 
     @dg.sensor(
@@ -99,9 +118,21 @@ def build_sensors(root: Path, jobs: "dict[str, UnresolvedAssetJobDefinition]") -
         run_status=dg.DagsterRunStatus.SUCCESS,
         monitored_jobs=[jobs["evaluation"]],
         request_job=jobs["reporting"],
-        description="Writes the report and registers the models after a benchmark.",
+        description="Writes the report, registers and promotes when the last benchmark is up to date.",
     )
-    def report_after_evaluation(context: dg.RunStatusSensorContext) -> dg.RunRequest:
-        return dg.RunRequest(run_key=context.dagster_run.run_id)
+    def report_after_evaluation(context: dg.RunStatusSensorContext) -> dg.RunRequest | dg.SkipReason:
+        benchmarks = [state for state in lineage_state(root) if state.address.stage == "benchmark"]
+        missing = [str(state.address) for state in benchmarks if state.plan != "does_not_run"]
+        if missing:
+            return dg.SkipReason(f"not up to date yet: {', '.join(missing)}")
+        # Benchmarks that end together ask for one report.
+        versions = [state.recorded.entry_hash for state in benchmarks if state.recorded]
+        return dg.RunRequest(run_key=value_hash(versions))
 
-    return [new_shards, ledger_sync, evaluate_after_retraining, report_after_evaluation]
+    return [
+        new_shards,
+        new_referring_versions,
+        ledger_sync,
+        evaluate_after_retraining,
+        report_after_evaluation,
+    ]

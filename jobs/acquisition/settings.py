@@ -65,6 +65,10 @@ class DatasetConfig(SourceConfig[DataLinks]):
         default=None,
         description="folder of the images, where they are not with the annotations; those named are taken",
     )
+    version: str | None = Field(
+        default=None,
+        description="of what lies at the source: another one acquires it again (sensor `new_referring_versions`)",
+    )
     images: int = Field(default=100, ge=1, description="scenes to draw")
     splits: dict[str, float] = Field(
         default={"train": 1.0}, description="share of the images of each split; the shares add up to 1"

@@ -7,7 +7,7 @@ reads it is judged as if it stayed the same, and runs only if it does not.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,8 @@ class StageState:
     waits_for: the upstream addresses whose output may change.
     recorded: the ledger entry; None where there is none.
     input_versions: upstream stage -> hash of what was read of it, as recorded.
-    last_run: telemetry of the newest run here; None where it was made elsewhere.
+    versions_read: upstream address -> data version that the recorded run read; empty where it was made elsewhere.
+    last_run: telemetry of the newest run here; None where there was none.
     """
 
     address: StageAddress
@@ -46,6 +47,7 @@ class StageState:
     waits_for: tuple[StageAddress, ...] = ()
     recorded: Recorded | None
     input_versions: Mapping[str, str]
+    versions_read: Mapping[str, str] = field(default_factory=dict)
     last_run: LastRun | None = None
 
     @property
@@ -105,6 +107,7 @@ class _Forecast:
         output = stage.outs[0]
         entry = recorded(stage, address, "unchanged") if output.hash_info else None
         last_run = read_last_run(self._lineage.root, address)
+        made_here = last_run if last_run and last_run.fingerprint == fingerprint(stage) else None
         upstream = self._upstream(declared, address)
         waits_for = tuple(one for one in upstream if self._plans[one] in ("runs", "runs_if_changed"))
         inputs = self._inputs(stage, upstream)
@@ -116,7 +119,7 @@ class _Forecast:
         on_disk = self._stages.output_changes(output)
         own, of_output = [self._never_run(address)], []
         if entry is not None:
-            own = list(self._own_changes(stage, inputs, upstream, last_run))
+            own = list(self._own_changes(stage, inputs, upstream, made_here))
             of_output = [_output_change(path, what) for path, what in on_disk.items()]
         changes = own + of_output
 
@@ -139,6 +142,7 @@ class _Forecast:
             waits_for=waits_for,
             recorded=entry,
             input_versions=input_versions,
+            versions_read=made_here.inputs if made_here else {},
             last_run=last_run,
         )
 
@@ -179,18 +183,17 @@ class _Forecast:
         stage: PipelineStage,
         inputs: Mapping[str, HashInfo | None],
         upstream: list[StageAddress],
-        last_run: LastRun | None,
+        made_here: LastRun | None,
     ) -> Iterator[Change]:
-        """Everything but the output."""
+        """Everything but the output. made_here: the run that is recorded, where it ran here."""
         if stage.changed_stage():
             yield Change(kind="command", subject="the command", after="changed")
-        known = last_run is not None and last_run.fingerprint == fingerprint(stage)
         for dependency in stage.deps:
             path = dependency.def_path
             if isinstance(dependency, ParamsDependency):
                 yield from parameter_changes(dependency, self._stages.parameters_of(dependency))
             elif dependency.hash_info != inputs[path]:
-                found = list(self._parts_changed(path, upstream, last_run)) if known and last_run else []
+                found = list(self._parts_changed(path, upstream, made_here)) if made_here else []
                 what = (
                     "is missing" if inputs[path] is None else "changed" if dependency.hash_info else "is new"
                 )

@@ -88,7 +88,7 @@ def linked_project(folder: Path) -> Path:
     """The project's code with files of the lineage that may be changed."""
     for name in ("dvc.yaml", "partitions.yaml", "params.yaml"):
         (folder / name).write_text((ROOT / name).read_text())
-    for code in ("jobs", "alto_models", "data_contracts"):
+    for code in ("jobs", "alto_models", "data_contracts", "infra"):
         (folder / code).symlink_to(ROOT / code)
     return folder
 

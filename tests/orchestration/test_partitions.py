@@ -7,8 +7,12 @@ import pytest
 import yaml
 
 from data_contracts.errors import InputError
+from orchestration.automation.new_data import find_new_shards
+from orchestration.automation.settings import NewData
 from orchestration.partitions import add_batch, add_missing_batches, sa1b_batches
-from orchestration.sensors import build_sensors, find_new_shards
+from orchestration.sensors import build_sensors
+
+LATER, EARLIER = 4e9, 0.0  # seconds since the epoch
 
 
 @pytest.fixture
@@ -23,12 +27,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_only_unlisted_shards_are_new(root: Path) -> None:
-    assert find_new_shards(root) == []
+    assert find_new_shards(root, LATER) == []
     (root / "shards" / "sa_000007.tar").touch()
     (root / "shards" / "notes.txt").touch()
-    assert find_new_shards(root) == ["sa_000007.tar"]
+    assert find_new_shards(root, EARLIER) == []  # it may still be being copied
+    assert find_new_shards(root, LATER) == ["sa_000007.tar"]
     assert add_batch(root, ["sa_000007.tar"]) == "batch_001"
-    assert find_new_shards(root) == []
+    assert find_new_shards(root, LATER) == []
     assert sa1b_batches(root) == ["batch_000", "batch_001"]
 
 
@@ -42,8 +47,10 @@ def test_unsafe_shard_names_are_refused(root: Path, name: str) -> None:
 
 def test_sensor_adds_a_partition_and_asks_for_one_run(root: Path) -> None:
     job = dg.define_asset_job("sa1b_data", selection="*")
-    others = {name: dg.define_asset_job(name, selection="*") for name in ("evaluation", "reporting")}
-    sensor = build_sensors(root, {"sa1b_data": job, **others})[0]
+    names = ("referring_data", "evaluation", "reporting")
+    others = {name: dg.define_asset_job(name, selection="*") for name in names}
+    settings = NewData(seconds_between_looks=60, settled_seconds=0)
+    sensor = build_sensors(root, {"sa1b_data": job, **others}, settings)[0]
     with dg.DagsterInstance.ephemeral() as instance:
         add_missing_batches(root, instance)
         assert instance.get_dynamic_partitions("sa1b_batches") == ["batch_000"]
