@@ -21,7 +21,7 @@ from jobs.benchmarking.results import (
 from jobs.benchmarking.vqa_results import VQA_METRICS_FILE, VqaMetrics
 from jobs.pages.figures import Plot
 from jobs.report.page import BenchmarkSection, ReportPage, gallery_samples
-from jobs.report.plots import giou_by_system, iou_by_length, length_by_complexity, length_histogram
+from jobs.report.plots import giou_by_system, iou_by_length, length_by_complexity, length_histogram, samples
 from jobs.report.verdicts import Contest, baseline_verdict, contests, coverage, lost_contests
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport
@@ -29,6 +29,14 @@ from jobs.runner.context import Check, JobConfig, StageContext, StageReport
 PAGE_FILE = "report.html"
 SUMMARY_FILE = "summary.json"
 SUMMARY_METRICS = ("giou", "ciou", "miou", "boundary_iou", "n_acc", "t_acc", "mean_length")
+
+HEADLINE = (
+    "ciou",
+    "boundary_iou",
+    "n_acc",
+    "t_acc",
+    "mean_length",
+)  # of the challenger, beside everyone's gIoU
 
 
 class Config(JobConfig):
@@ -119,9 +127,9 @@ def _benchmark_folders(folder: Path) -> list[Path]:
 
 def _section(folder: Path) -> BenchmarkSection:
     metrics = read_metrics(folder / METRICS_FILE, BenchmarkMetrics)
-    samples = read_table(folder / SAMPLES_FILE, SAMPLES_SCHEMA).to_pandas()
+    table = read_table(folder / SAMPLES_FILE, SAMPLES_SCHEMA).to_pandas()
     gallery = read_table(folder / GALLERY_FILE, GALLERY_SCHEMA).to_pandas()
-    answered = samples[(samples["mode"] == ADAPTIVE) & (samples["length"] > 0)]
+    answered = table[(table["mode"] == ADAPTIVE) & (table["length"] > 0)]
     measured = answered[(answered["system"] == metrics.challenger) & ~answered["no_target"]]
     plots = [
         giou_by_system(metrics),
@@ -155,6 +163,10 @@ def _headline(
         for one in metrics.systems:
             if one.mode in (ADAPTIVE, "") and one.giou is not None:
                 figures[f"{metrics.benchmark}_{one.system}_giou"] = round(one.giou.value, 4)
+        challenger = metrics.find(metrics.challenger, ADAPTIVE)
+        for name in HEADLINE if challenger else ():
+            if (estimate := getattr(challenger, name)) is not None:
+                figures[f"{metrics.benchmark}_{metrics.challenger}_{name}"] = round(estimate.value, 4)
     figures["baselines_beaten"] = f"{sum(contest.won for contest in results)} of {len(results)}"
     return figures
 
@@ -167,7 +179,7 @@ def _write_pictures(page: ReportPage, folder: Path) -> None:
 
     write(page.tokenizer_plot)
     for section in page.sections:
-        for plot in section.plots:
+        for plot in (*section.plots, *([samples(section.gallery)] if section.gallery else [])):
             write(plot, f"{section.metrics.benchmark}_")
 
 

@@ -1,6 +1,8 @@
 """Pictures of single samples: the image, the truth and the prediction, side by side."""
 
 import io
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,14 @@ FADE = 0.45  # how far the picture around a mask fades to white
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer with its picture. fields: its row of the sample table."""
+
+    picture: bytes
+    fields: dict[str, Any]
 
 
 def sample_panels(

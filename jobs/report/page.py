@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment
@@ -21,21 +20,13 @@ from jobs.benchmarking.vqa_results import VqaMetrics
 from jobs.pages.figures import Plot
 from jobs.pages.template import page_environment
 from jobs.report.labels import DIMENSIONS, MODES, REASONS, system_label
-from jobs.report.overlays import sample_panels
+from jobs.report.overlays import Sample, sample_panels
 from jobs.report.peers import PEERS
 from jobs.report.verdicts import Contest, baseline_verdict, coverage, lost_contests, reinforcement_verdict
 
 NOT_DEFINED = "–"
 # Of the official figures of question sets: factor, and what that gives.
 SCALES = {"pope": (100, "percent"), "vqav2": (1, "percent"), "mme": (1, "points")}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One answer with its picture. fields: its row of the sample table."""
-
-    picture: bytes
-    fields: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def test_every_picture_is_a_readable_image(resources: Resources) -> None:
 def test_same_results_same_bytes(inputs: dict[str, Path], output: Path, tmp_path: Path) -> None:
     _, again = make_report(tmp_path, inputs)
     names = sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
-    assert len(names) == 6
+    assert len(names) == 7
     for name in names:
         assert (output / name).read_bytes() == (again / name).read_bytes(), name
 
@@ -222,6 +222,7 @@ def test_key_plots_are_png_files_too(output: Path) -> None:
         "scenes_giou_by_system.png",
         "scenes_length_by_complexity.png",
         "scenes_length_histogram.png",
+        "scenes_samples.png",
     ]
     for path in pictures:
         assert min(Image.open(path).size) > 300

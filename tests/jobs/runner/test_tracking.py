@@ -46,6 +46,8 @@ def test_a_run_holds_parameters_curves_versions_and_results(
 ) -> None:
     monkeypatch.setenv("ALTO_DAGSTER_RUN_ID", "run-1")
     (spec.staging / "report.json").write_text("{}")
+    (spec.staging / "pictures").mkdir()
+    (spec.staging / "pictures" / "samples.png").write_bytes(b"a picture")
     report = StageReport(figures={"iou": 0.5}, checks=(Check(name="health", passed=False, reason="flat"),))
     with tracked_run(spec) as tracker:
         tracker.log_point(MetricPoint(1, {"loss": 2.0}))
@@ -67,6 +69,8 @@ def test_a_run_holds_parameters_curves_versions_and_results(
     ]
     assert run.data.metrics["iou"] == 0.5
     assert run.data.tags["check.health"] == "flat"
+    assert run.data.tags["environment.numpy"]
+    assert [file.path for file in client.list_artifacts(known.run_id, "pictures")] == ["pictures/samples.png"]
     assert run.data.tags["dagster_run_id"] == "run-1"
     assert run.data.tags["data_version.data/smoke/prepare_sa1b"] == "abc.dir"
     assert "data_version.jobs/x.py" not in run.data.tags
