@@ -168,5 +168,5 @@ def inline_picture(path: Path) -> str:
     with Image.open(path) as picture:
         picture.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
         buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, format="PNG", optimize=True)
+        picture.convert("RGB").quantize(256).save(buffer, format="PNG", optimize=True)
     return f"![{path.stem}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})"

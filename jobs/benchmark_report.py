@@ -20,8 +20,9 @@ from jobs.benchmarking.results import (
 )
 from jobs.benchmarking.vqa_results import VQA_METRICS_FILE, VqaMetrics
 from jobs.pages.figures import Plot
+from jobs.report.overlays import contact_sheet
 from jobs.report.page import BenchmarkSection, ReportPage, gallery_samples
-from jobs.report.plots import giou_by_system, iou_by_length, length_by_complexity, length_histogram, samples
+from jobs.report.plots import giou_by_system, iou_by_length, length_by_complexity, length_histogram
 from jobs.report.verdicts import Contest, baseline_verdict, contests, coverage, lost_contests
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport
@@ -179,8 +180,10 @@ def _write_pictures(page: ReportPage, folder: Path) -> None:
 
     write(page.tokenizer_plot)
     for section in page.sections:
-        for plot in (*section.plots, *([samples(section.gallery)] if section.gallery else [])):
+        for plot in section.plots:
             write(plot, f"{section.metrics.benchmark}_")
+        if section.gallery:
+            (folder / f"{section.metrics.benchmark}_samples.png").write_bytes(contact_sheet(section.gallery))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Pictures of single samples: the image, the truth and the prediction, side by side."""
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from alto_models import masks
 from alto_models.masks import Rle
+from jobs.report.labels import REASONS
 
 PANEL = 200  # longer side of one panel, pixels
 GAP = 6
@@ -18,6 +21,8 @@ PREDICTION_COLOUR = (213, 94, 0)
 OPACITY = 0.62
 HATCH = 5  # pixels between the lines over what is ignored
 FADE = 0.45  # how far the picture around a mask fades to white
+SHEET_COLUMNS = 3
+SHEET_TILE = 312  # pixels
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 Picture = NDArray[np.uint8]
@@ -50,8 +55,32 @@ def sample_panels(
     panels = [enlarged, *(np.where(hatched[..., None], np.uint8(0), each) for each in (truth, prediction))]
     gap = np.full((size[1], GAP, 3), 255, np.uint8)
     joined = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
+    return _small_png(Image.fromarray(joined))
+
+
+def contact_sheet(gallery: Mapping[str, Sequence[Sample]]) -> bytes:
+    """PNG of the first samples of each kind with captions, for places that show pictures but no page."""
+    tile = (SHEET_TILE, SHEET_TILE // 2)
+    sheet = Image.new("RGB", (SHEET_COLUMNS * tile[0], len(gallery) * tile[1]), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (reason, samples) in enumerate(gallery.items()):
+        for column, sample in enumerate(samples[:SHEET_COLUMNS]):
+            left, top = column * tile[0], row * tile[1]
+            said = f"{REASONS[reason].name}: IoU {100 * sample.fields['iou']:.0f} %, {sample.fields['length']} tokens"
+            draw.text((left, top), said, fill="black")
+            draw.text(
+                (left, top + 12), shorten(sample.fields["expression"], 46, placeholder=" …"), fill="black"
+            )
+            with Image.open(io.BytesIO(sample.picture)) as picture:
+                small = picture.convert("RGB")
+                small.thumbnail((tile[0] - GAP, tile[1] - 34))
+                sheet.paste(small, (left, top + 27))
+    return _small_png(sheet)
+
+
+def _small_png(picture: Image.Image) -> bytes:
     encoded = io.BytesIO()
-    Image.fromarray(joined).quantize(128, method=Image.Quantize.MEDIANCUT).save(encoded, "png", optimize=True)
+    picture.quantize(128, method=Image.Quantize.MEDIANCUT).save(encoded, "png", optimize=True)
     return encoded.getvalue()
 
 

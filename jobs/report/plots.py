@@ -3,9 +3,7 @@
 Line style or marker always says the same as colour, so that the plots survive a black-and-white printer.
 """
 
-import io
-from collections.abc import Mapping, Sequence
-from textwrap import shorten
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +11,7 @@ import pandas as pd
 
 from jobs.benchmarking.results import ADAPTIVE, BenchmarkMetrics, LengthPoint
 from jobs.pages.figures import BLUE, GREEN, GREY, INK, ORANGE, plot
-from jobs.report.labels import MODES, REASONS, system_label
-from jobs.report.overlays import Sample
+from jobs.report.labels import MODES, system_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -157,27 +154,6 @@ def length_histogram(figure: "Figure", samples: pd.DataFrame, max_length: int, l
     axes.set_ylabel("percent of answers")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0.2)
     return "Share of adaptive answers at each length."
-
-
-@plot(11.0, 8.2)
-def samples(figure: "Figure", gallery: Mapping[str, Sequence[Sample]]) -> str:
-    """The first samples of each kind as one picture, for places that show no page: image, truth, prediction."""
-    from matplotlib.image import imread
-
-    shown = {reason: some[:SAMPLES_OF_A_KIND] for reason, some in gallery.items()}
-    grid = figure.subplots(len(shown), SAMPLES_OF_A_KIND, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for row, (reason, some) in zip(grid, shown.items(), strict=True):
-        for axes, sample in zip(row, some, strict=False):
-            axes.imshow(imread(io.BytesIO(sample.picture)))
-            said = f"IoU {100 * sample.fields['iou']:.1f} %, {sample.fields['length']} tokens"
-            expression = shorten(sample.fields["expression"], 40, placeholder=" …").replace("$", r"\$")
-            axes.set_title(f"{REASONS[reason].name}: {said}\n{expression}", fontsize=8, fontweight="normal")
-    return "Samples: " + ", ".join(f"{len(some)} {reason}" for reason, some in shown.items()) + "."
-
-
-SAMPLES_OF_A_KIND = 3
 
 
 def _run_name(system: str, mode: str) -> str:
