@@ -19,7 +19,14 @@ LOG = "job.log"
 MESSAGES = "pipes_messages.jsonl"
 CURVES = "state/metrics.jsonl"
 GROWING = (LOG, MESSAGES, CURVES)
-AT_THE_END = ("mlflow_run.json", "wrong_input.txt", "stopped.txt", "rejected/report.json")
+AT_THE_END = (
+    "mlflow_run.json",
+    "wrong_input.txt",
+    "stopped.txt",
+    "rejected/report.json",
+    "state/environment.json",
+    "state/speed.json",
+)
 BYTES_PER_PIECE = 4 << 20
 STATE = "state"
 STATE_INDEX = f"{STATE}/index.json"
