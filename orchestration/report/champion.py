@@ -2,8 +2,17 @@
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from data_contracts.errors import InputError
-from jobs.benchmarking.results import METRICS_FILE, BenchmarkMetrics, SystemMetrics, read_metrics
+from jobs.benchmarking.results import (
+    METRICS_FILE,
+    SAMPLES_FILE,
+    BenchmarkMetrics,
+    SystemMetrics,
+    read_metrics,
+)
 from jobs.benchmarking.scoring import Scoreboard
 from jobs.runner.layout import stage_folder
 from jobs.runner.lineage import Lineage
@@ -48,9 +57,10 @@ def view_champion(lineage: Lineage) -> ChampionView:
 
 def _rows(registry: Registry, champion: object, metrics: BenchmarkMetrics) -> list[SystemMetrics]:
     """Empty where the champion was not measured on this benchmark."""
-    samples = registry.samples(champion, metrics.benchmark)
-    if samples is None:
+    kept = registry.kept(champion, metrics.benchmark, SAMPLES_FILE)
+    if kept is None:
         return []
+    samples = pq.read_table(pa.BufferReader(kept)).to_pandas()
     board = Scoreboard(
         samples[samples["system"] == metrics.challenger],
         resamples=metrics.bootstrap_resamples,
