@@ -81,7 +81,7 @@ def findings_against(rules: PromotionRules, measured: Measured, kept: Kept) -> l
     """Every rule on every benchmark, challenger against champion."""
     findings, pairs = [], []
     for name, metrics in measured.masks.items():
-        theirs = _kept_table(kept, name, SAMPLES_FILE)
+        theirs = kept_table(kept, name, SAMPLES_FILE)
         if theirs is None:
             findings.append(_not_kept(name))
             continue
@@ -107,7 +107,7 @@ def _in_words(rules: PromotionRules, measured: Measured, kept: Kept) -> list[Fin
     for name, metrics in measured.questions.items():
         if metrics.scoring not in rules.max_vqa_loss:
             continue
-        theirs = _kept_table(kept, name, VQA_SAMPLES_FILE)
+        theirs = kept_table(kept, name, VQA_SAMPLES_FILE)
         if theirs is None:
             findings.append(_not_kept(name))
             continue
@@ -127,7 +127,8 @@ def _of_run(samples: pd.DataFrame, system: str, mode: str) -> pd.DataFrame:
     return samples[(samples["system"] == system) & (samples["mode"] == mode)]
 
 
-def _kept_table(kept: Kept, benchmark: str, file: str) -> pd.DataFrame | None:
+def kept_table(kept: Kept, benchmark: str, file: str) -> pd.DataFrame | None:
+    """A table of the champion's results; None where it was not kept."""
     content = kept(benchmark, file)
     return None if content is None else pq.read_table(pa.BufferReader(content)).to_pandas()
 

@@ -3,11 +3,9 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from jobs.benchmarking.results import SAMPLES_FILE
-from jobs.benchmarking.speed import SPEED_FILE, Speed, Timed
-from jobs.runner.layout import output_folder
+from jobs.benchmarking.speed import Speed, Timed
 from jobs.runner.lineage import Lineage
-from jobs.runner.run import last_run_folder
+from orchestration.promotion.evidence import Measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +23,10 @@ class SpeedRow:
 
 def speed_rows(lineage: Lineage) -> list[SpeedRow]:
     """Of the benchmarks whose results here were made at a known speed."""
-    rows = []
-    for address in lineage.stage("benchmark").addresses:
-        path = last_run_folder(lineage.root, address) / SPEED_FILE
-        samples = lineage.root / output_folder(lineage.profile, address) / SAMPLES_FILE
-        if path.is_file() and samples.is_file():
-            speed = Speed.model_validate_json(path.read_bytes())
-            if speed.belongs_to(samples):
-                rows += _rows(str(address.partition), speed)
-    return rows
+    measured = Measured(lineage)
+    names = [str(address.partition) for address in lineage.stage("benchmark").addresses]
+    speeds = {name: measured.speed(name) for name in names}
+    return [row for name, speed in speeds.items() if speed is not None for row in _rows(name, speed)]
 
 
 def _rows(benchmark: str, speed: Speed) -> list[SpeedRow]:

@@ -12,6 +12,7 @@ import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
+from tests.jobs.browser import needs_chromium, opened
 from tests.jobs.runner.toy_project import assert_cache_is_sound
 from tests.jobs.serving.model_server import ask, served
 from tests.lineage.project import (
@@ -131,6 +132,24 @@ def test_a_registered_version_is_served_and_answers_as_alto_segment(by_dvc: Path
     assert "row 1: the image: not a whole JPEG or PNG file" in why["message"]
 
 
+@needs_chromium
+def test_the_whole_report_opens_from_disk_and_makes_nothing_stale(by_dvc: Path) -> None:
+    before = data_versions(by_dvc)
+    path = Path(run(by_dvc, "-m", "orchestration.cli", "report").stdout.splitlines()[-1])
+    with opened(path) as shown:
+        assert shown.broken_pictures() == []
+        assert shown.requests == [path.as_uri()]
+        assert shown.complaints == []
+        assert shown.overflow() <= 0
+        text = shown.page.inner_text("main")
+        assert shown.page.locator("#training figure img").count() == 4
+    for expected in ("The optional sweep has not run", "All of it is up to date", "prepare_sa1b@", "torch "):
+        assert expected in text
+    assert all(version.removesuffix(".dir")[:12] in text for version in before.values())
+    assert data_versions(by_dvc) == before
+    assert set(plan(by_dvc).values()) == {"no"}
+
+
 def test_changed_grpo_parameter_makes_exactly_grpo_stale_in_both_doors(by_dvc: Path) -> None:
     run(by_dvc, "-m", "orchestration.cli", "sync")
     before = data_versions(by_dvc)
@@ -165,6 +184,9 @@ def test_a_sweep_runs_in_both_doors_for_the_weights_listed(by_dvc: Path) -> None
         folder = by_dvc / "reports" / "smoke" / "grpo_sweep" / weight
         assert json.loads((folder / "report.json").read_text())["figures"]["length_weight"] == float(weight)
     assert registered_versions(by_dvc) == registered
+    report = Path(run(by_dvc, "-m", "orchestration.cli", "report").stdout.splitlines()[-1]).read_text()
+    assert "gIoU over mean length for 2 weights" in report
+    assert plan(by_dvc)["benchmark_report"] == "no"
 
 
 def registered_versions(root: Path) -> list[str]:

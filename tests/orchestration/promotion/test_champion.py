@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from assets.drift import CHAMPION_DATA_FILE
 from data_contracts.errors import InputError
 from jobs.benchmark import CHALLENGER as CHALLENGER_SYSTEM
-from jobs.benchmarking.results import ADAPTIVE, SAMPLES_FILE
+from jobs.benchmarking.results import ADAPTIVE, METRICS_FILE, SAMPLES_FILE, BenchmarkMetrics, read_metrics
 from jobs.benchmarking.speed import SPEED_FILE, Speed, Timed
 from jobs.benchmarking.vqa import ask_and_score
 from jobs.benchmarking.vqa_results import VQA_SAMPLES_FILE
@@ -35,6 +35,7 @@ from jobs.runner.staleness import StageState
 from orchestration.promotion import champion as champion_module
 from orchestration.promotion import decision as decisions
 from orchestration.promotion.champion import ALTOLLM, CHAMPION_FILE, TOKENIZER, Registry
+from orchestration.report.champion import view_champion
 from tests.jobs.benchmark_example import config, stage_context
 from tests.jobs.test_benchmark import run_benchmark
 from tests.jobs.test_vqa_benchmark import Parrot
@@ -450,3 +451,31 @@ def test_data_a_champion_was_trained_on_is_pinned_and_comes_back_with_it(
     }
     decisions.roll_back(root)
     assert pinned.read_text() == first
+
+
+def test_the_report_shows_the_champion_as_it_was_measured(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    challenge(root, monkeypatch, "1")
+    decisions.promote(root)
+    measured = read_metrics(root / SCENES / METRICS_FILE, BenchmarkMetrics).find(CHALLENGER_SYSTEM, ADAPTIVE)
+    challenge(root, monkeypatch, "2")
+    change_answers(root, 0.1)
+    view = view_champion(lineage(root))
+    assert view.version == "1"
+    (shown,) = (one for one in view.rows["scenes"] if one.mode == ADAPTIVE)
+    assert shown.system == CHALLENGER_SYSTEM
+    assert measured is not None
+    assert shown.giou is not None
+    assert measured.giou is not None
+    assert shown.giou.value == pytest.approx(measured.giou.value)
+    assert view.decision is not None
+    assert not view.decision.better
+
+
+def test_a_registry_that_is_down_is_told_in_the_report(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    view = view_champion(lineage(root))
+    assert view.version is None
+    assert "does not answer" in view.problem
