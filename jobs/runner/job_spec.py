@@ -13,6 +13,7 @@ from pydantic import (
     PositiveInt,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from jobs.runner.context import JobConfig
@@ -20,8 +21,6 @@ from jobs.runner.layout import STAGES, StageAddress
 
 STAGES_WITH_WORKERS = ("tokenizer_stage1", "tokenizer_stage1_5")
 STAGES_READ_FROM_COPIES = ("prepare_sa1b",)
-
-
 STAGES_IN_SEVERAL_PROCESSES = (
     "tokenizer_stage1",
     "tokenizer_stage1_5",
@@ -88,6 +87,20 @@ class Resources(JobConfig):
         if idle := value.keys() - set(usable):
             raise ValueError(f"{', '.join(sorted(idle))} makes no use of it; possible: {', '.join(usable)}")
         return value
+
+    @model_validator(mode="after")
+    def _every_node_and_gpu_has_its_process(self) -> "Resources":
+        for stage, needs in self.needs.items():
+            processes = self.processes.get(stage, 1)
+            if needs.nodes > 1 and stage not in STAGES_IN_SEVERAL_PROCESSES:
+                usable = ", ".join(STAGES_IN_SEVERAL_PROCESSES)
+                raise ValueError(f"needs.{stage}: more than one node is of use only to {usable}")
+            if needs.gpus not in (0, processes):
+                raise ValueError(
+                    f"needs.{stage}: {needs.gpus} GPUs on a node for {processes} processes; each takes one, so make"
+                    f" them equal (processes.{stage})"
+                )
+        return self
 
     def needs_of(self, stage: str) -> Needs:
         return self.needs.get(stage, self.needs["default"])

@@ -16,11 +16,14 @@ import yaml
 
 from data_contracts.errors import InputError
 from jobs.runner.job_spec import JobSpec, Needs
-from jobs.runner.verdict import leave_finished
+from jobs.runner.verdict import is_finished, leave_finished
 from orchestration.launching.interface import JobHandle, JobOrder, JobPhase
 from orchestration.launching.slurm.launcher import SlurmLauncher
 from orchestration.launching.slurm.settings import SlurmSettings
 from tests.cluster.project import change, cluster_project
+from tests.jobs.stage_processes import curve as job_curve
+from tests.jobs.stage_processes import written
+from tests.jobs.tokenizer_example import ROOT, write_prepared_masks
 from tests.lineage.project import copy_without, data_versions, environment, run
 from tests.services.slurm import Slurm, slurm
 
@@ -154,15 +157,29 @@ def test_of_a_forgotten_job_its_own_marker_tells(launcher: SlurmLauncher) -> Non
         assert phase(launcher, JobHandle(one.name, "999999", one.spec.work)) is expected
 
 
-def test_a_job_that_stops_goes_on_after_the_queue(launcher: SlurmLauncher) -> None:
-    code = "import os; print('start', os.environ.get('SLURM_RESTART_COUNT', 0), flush=True);"
-    code += "raise SystemExit(75 if 'SLURM_RESTART_COUNT' not in os.environ else 0)"
-    handle = launcher.submit(order(launcher.root, "again", code))
-    # A requeued job waits for a while, until Slurm is sure that its first start is over.
-    wait_until(lambda: b"start 0" in launcher.log(handle, 0) and phase(launcher, handle) is JobPhase.PENDING)
-    subprocess.run(["scontrol", "update", f"JobId={handle.id}", "StartTime=now"], check=True)
-    assert ended(launcher, handle).phase is JobPhase.SUCCEEDED
-    assert re.findall(r"start \d", launcher.log(handle, 0).decode()) == ["start 0", "start 1"]
+def test_a_training_on_two_nodes_that_is_warned_goes_on_after_the_queue(
+    cluster: Slurm, tmp_path: Path
+) -> None:
+    launcher = SlurmLauncher(ROOT, SlurmSettings(seconds_between_looks=0.01))
+    prepared = write_prepared_masks(tmp_path / "prepared")
+    changes = {"steps": 60, "save_every": 5, "health": {"max_loss_ratio": 10.0, "min_codebook_usage": 0.0}}
+    spec = written(TRAINING, tmp_path / "work", {"prepare_sa1b": prepared}, 1, changes)
+    spec = spec.model_copy(update={"needs": Needs(nodes=2, memory_gb=2)})
+    spec.write()
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    handle = launcher.submit(JobOrder.of(spec, store))
+    wait_until(lambda: (spec.state / "training_state.pt").exists(), 200)
+    # What Slurm does `warning_seconds` before the end of the job's time.
+    cluster.command("scancel", "--signal=USR1", handle.id)
+    wait_until(lambda: phase(launcher, handle) is JobPhase.PENDING, 120)
+    assert (spec.work / "stopped.txt").exists()
+    wait_until(lambda: phase(launcher, handle).is_over, 200)
+    log = launcher.log(handle, 0).decode()
+    assert phase(launcher, handle) is JobPhase.SUCCEEDED, log
+    assert is_finished(spec)
+    (saved,) = re.findall(r"asked to stop: checkpoint saved after step (\d+) of 60", log)
+    assert f"going on after step {saved}" in log
+    assert max(job_curve(spec)) == 60
 
 
 # The lineage, up to a training on two nodes.

@@ -60,11 +60,34 @@ def run_as_job(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Stage
         ),
         ({"copies": {"prepare_sa1b": "/disk"}}, "resources.copies.prepare_sa1b: .*s3://"),
         ({"copies": {"prepare_referring": "s3://b/p"}}, "resources.copies: .*possible: prepare_sa1b"),
+        (
+            {"needs": {"prepare_sa1b": {"nodes": 2}}},
+            "needs.prepare_sa1b: more than one node is of use only to",
+        ),
+        ({"needs": {"default": {"nodes": 2}}}, "needs.default: more than one node"),
+        ({"needs": {"altollm_sft": {"gpus": 4}}}, "needs.altollm_sft: 4 GPUs on a node for 1 processes"),
+        ({"needs": {"unknown": {}}}, "resources.needs: .*unknown makes no use of it"),
+        ({"needs": {"altollm_sft": {"gpu": 1}}}, "resources.needs.altollm_sft.gpu: unknown parameter"),
+        ({"needs": {"default": {"memory_gb": 0}}}, "resources.needs.default.memory_gb: .*greater than 0"),
+        ({"processes": {"mask_tokens": 2}}, "resources.processes: .*mask_tokens makes no use of it"),
+        ({"launcher": "$(touch x);.."}, "resources.launcher: .*'local', 'slurm' or 'kubernetes'"),
     ],
 )
 def test_resources_that_no_stage_would_use_are_refused(settings: dict[str, object], line: str) -> None:
     with pytest.raises(InputError, match=line):
         worker.parse_config(Resources, "resources", settings)
+
+
+def test_what_a_stage_does_not_state_it_needs_as_the_default() -> None:
+    needs = {"default": {"cpus": 8, "hours": 2}, "mask_tokens": {"hours": 5, "launcher": "local"}}
+    resources = worker.parse_config(Resources, "resources", {"launcher": "slurm", "needs": needs})
+    assert resources.needs_of("mask_tokens").model_dump() == {
+        **resources.needs_of("prepare_sa1b").model_dump(),
+        "hours": 5,
+        "launcher": "local",
+    }
+    assert (resources.needs_of("mask_tokens").cpus, resources.needs_of("prepare_sa1b").hours) == (8, 2)
+    assert (resources.launcher_of("mask_tokens"), resources.launcher_of("prepare_sa1b")) == ("local", "slurm")
 
 
 def test_job_gets_typed_parameters_and_an_empty_output(spec: JobSpec, run_as_job: Callable) -> None:
