@@ -43,7 +43,7 @@ test: lint  ## everything but the slow tier, at most 15 minutes
 test-all: lint  ## everything
 	pytest -n 2 --dist loadfile
 
-BENCHMARKS := prepare training_step losses reading many_masks grpo_step sft_step questions_per_image
+BENCHMARKS := prepare training_step losses reading many_masks grpo_step sft_step questions_per_image evaluation
 bench: setup  ## speed against the published procedures: 15 minutes, into docs/performance.md
 	for name in $(BENCHMARKS); do python -m tests.benchmarks.$$name --write || exit 1; done
 

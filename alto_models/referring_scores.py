@@ -1,14 +1,19 @@
 """Referring-segmentation metrics as ratios of sums over samples.
 
-Definitions follow the official gRefCOCO scorer (GRES, arXiv 2306.00968, `refer_evaluation`), of which
-RefCOCO's is the case without no-target samples:
+Definitions follow the official gRefCOCO scorer (GRES, arXiv 2306.00968, `evaluation/refer_evaluation.py` of ReLA), of
+which RefCOCO's (REFER; LAVT's `test.py`) is the case without no-target samples:
 
 - IoU of a no-target sample is 1 when nothing is predicted, else 0; gIoU is the mean IoU of all samples.
-- cIoU is summed intersection over summed union; a mask predicted for a no-target sample adds to the union.
+- cIoU is summed intersection over summed union; a mask predicted for a no-target sample adds to the union, and what is
+  missed or left out does, too. REFER calls it overall IoU.
 - N-acc: share of no-target samples for which nothing is predicted. T-acc: share of the others with a mask.
-- P@k: share of samples with a target whose IoU reaches k. mIoU: mean IoU of samples with a target.
+- P@k: share of samples with a target whose IoU reaches k (>= k). mIoU: mean IoU of samples with a target.
+- Ignored pixels are in neither prediction nor truth; a target that lies wholly in them has IoU 1 where nothing else is
+  predicted, as in ReasonSeg's scorer (LISA, `intersectionAndUnionGPU` with `ignore_index`, union 0 counts as 1).
+- Boundary IoU (Cheng et al., CVPR 2021): mean over samples with a target.
 
-A malformed answer (one that cannot be decoded) counts as a miss everywhere: IoU 0, and never as a
+Ours, as no official scorer knows them: mean length is of answers with a mask, in codes; bits are that times log2 of the
+codebook's size. A malformed answer (one that cannot be decoded) counts as a miss everywhere: IoU 0, and never as a
 statement that there is no target.
 """
 
@@ -47,10 +52,8 @@ class SampleScores:
 
     @property
     def iou(self) -> NDArray[np.float64]:
-        overlap = np.divide(
-            self.intersection, self.union, out=np.zeros(len(self.union)), where=self.union > 0
-        )
-        return np.where(self.no_target, self.predicted_nothing.astype(np.float64), overlap)
+        overlap = np.divide(self.intersection, self.union, out=np.ones(len(self.union)), where=self.union > 0)
+        return np.where(self.malformed, 0.0, overlap)
 
 
 def metric_ratios(scores: SampleScores) -> dict[str, Ratio]:

@@ -39,6 +39,7 @@ from jobs.benchmarking.results import (
     BenchmarkMetrics,
     Comparison,
     Estimate,
+    with_limit,
 )
 from jobs.benchmarking.scoring import Scoreboard
 from jobs.benchmarking.speed import SPEED_FILE, Speed, log_speed
@@ -142,7 +143,8 @@ def compare_systems(
     gallery = select_gallery(standard.samples, rows, learned[0], ADAPTIVE, config.samples_shown)
     _write(context, metrics, gallery)
     for evaluated, name in ((standard, SAMPLES_FILE), (released, RELEASED_SAMPLES_FILE)):
-        pq.write_table(evaluated.samples, context.output / name, compression="zstd")
+        table = with_limit(evaluated.samples, config.limit)
+        pq.write_table(table, context.output / name, compression="zstd")
     _keep_speed(context, standard, released)
     return _report(metrics, config)
 
@@ -199,7 +201,7 @@ def _comparisons(board: Scoreboard, learned: Sequence[str]) -> list[Comparison]:
 
 def _write(context: StageContext, metrics: BenchmarkMetrics, gallery: pa.Table) -> None:
     (context.output / METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")
-    pq.write_table(gallery, context.output / GALLERY_FILE, compression="zstd")
+    pq.write_table(with_limit(gallery, metrics.limit), context.output / GALLERY_FILE, compression="zstd")
 
 
 def _keep_speed(context: StageContext, standard: Evaluated, released: Evaluated) -> None:

@@ -26,6 +26,7 @@ from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.tokenizer.prefixes import oracle_length, spread_lengths
 from alto_models.training.precision import own_device
 from data_contracts.errors import InputError
+from jobs.benchmarking.results import with_limit
 from jobs.benchmarking.shards import in_shards
 from jobs.benchmarking.tokenizer_samples import sample_table, schema, scores_of
 from jobs.runner.command_line import run_from_command_line
@@ -81,6 +82,7 @@ class Oracle(BaseModel):
 class Metrics(BaseModel):
     """iou, boundary_iou, mean_length: at the predicted lengths.
 
+    limit: held-out images measured, where these are not all. images: those of them with masks.
     fixed_iou, fixed_boundary_iou: at the same mean length for all masks, linear between whole lengths.
     adaptive_gain: iou - fixed_iou; adaptive_gain_interval: where it lies with 95 % confidence, images resampled.
     length_complexity: Spearman correlation of predicted length and contour length.
@@ -88,6 +90,7 @@ class Metrics(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    limit: int | None
     masks: int
     images: int
     codebook_size: int
@@ -128,9 +131,10 @@ def measure(model: Tokenizer, config: Config, context: StageContext) -> StageRep
         raise InputError(f"{images} held-out images have no mask to measure; see crops.min_area_share")
     scores = scores_of(samples)
     baselines = {name: _mean(samples[f"{name}_iou"].to_numpy()) for name in compared.baselines}
-    metrics = summarise(scores, model.config, config.oracle_tolerance, baselines, context.seed)
+    limit = images if images < views.images else None
+    metrics = summarise(scores, model.config, config.oracle_tolerance, baselines, context.seed, limit)
     (context.output / METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")
-    pq.write_table(samples, context.output / SAMPLES_FILE, compression="zstd")
+    pq.write_table(with_limit(samples, limit), context.output / SAMPLES_FILE, compression="zstd")
     _save_pictures(context.output / "pictures", scores, metrics)
     shown = spread_lengths(model.config.max_length, SHOWN_LENGTHS).tolist()
     first = views.of(range(min(STRIPS, images)))[:STRIPS]
@@ -171,7 +175,12 @@ class Comparison:
 
 
 def summarise(
-    scores: Scores, config: TokenizerSizes, tolerance: float, baselines: dict[str, float], seed: int
+    scores: Scores,
+    config: TokenizerSizes,
+    tolerance: float,
+    baselines: dict[str, float],
+    seed: int,
+    limit: int | None,
 ) -> Metrics:
     mean_length = _mean(scores.predicted)
     fixed = between_lengths(scores.iou, scores.lengths, mean_length)
@@ -180,6 +189,7 @@ def summarise(
         (scores.predicted_iou, everyone), (fixed, everyone)
     )
     return Metrics(
+        limit=limit,
         masks=len(scores.kinds),
         images=len(set(scores.image_ids)),
         codebook_size=config.codebook_size,
@@ -274,7 +284,8 @@ def _figures(metrics: Metrics) -> dict[str, float | int | str]:
     figures["oracle_regret"] = round(metrics.oracle.regret, 4)
     figures["oracle_iou_regret"] = round(metrics.oracle.iou_regret, 4)
     figures |= {f"{name}_iou": round(iou, 4) for name, iou in metrics.baselines.items()}
-    return figures | {"masks": metrics.masks}
+    limit = "whole held-out part" if metrics.limit is None else metrics.limit
+    return figures | {"masks": metrics.masks, "limit": limit}
 
 
 def _mean(values: NDArray[np.number]) -> float:

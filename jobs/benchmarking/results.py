@@ -74,6 +74,12 @@ GALLERY_SCHEMA = pa.schema(
 )
 
 
+def with_limit(table: pa.Table, limit: int | None) -> pa.Table:
+    """The table, which says in its metadata how many images were evaluated at most; nothing for the whole benchmark."""
+    metadata = table.schema.metadata or {}
+    return table if limit is None else table.replace_schema_metadata(metadata | {b"limit": str(limit)})
+
+
 class Result(BaseModel):
     """Base of all models here: frozen, strict about unknown keys, NaN kept out (null instead)."""
 

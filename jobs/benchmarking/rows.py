@@ -39,6 +39,7 @@ def sample_row(question: Question, prediction: Prediction, system: str, mode: st
     predicted = prediction.mask if prediction.mask is not None else np.zeros_like(truth.mask)
     mask = counted(predicted, truth.ignore)
     pair = overlap(mask, truth.mask)
+    missed = prediction.malformed or (pair.union > 0 and pair.intersection == 0)
     return {
         "system": system,
         "mode": mode,
@@ -61,8 +62,8 @@ def sample_row(question: Question, prediction: Prediction, system: str, mode: st
         "predicted_area": pair.predicted_area,
         "intersection": pair.intersection,
         "union": pair.union,
-        "iou": 0.0 if prediction.malformed else pair.iou,
-        "boundary_iou": iou(boundary(mask), truth.boundary) if pair.intersection else 0.0,
+        "iou": 0.0 if missed else pair.iou,
+        "boundary_iou": 0.0 if missed else iou(boundary(mask), truth.boundary),
         "target_counts": record.rle.counts if record.rle is not None else None,
         "predicted_counts": masks.encode(predicted).counts if predicted.any() else None,
         "ignore_counts": record.ignore.counts if record.ignore is not None else None,

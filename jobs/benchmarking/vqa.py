@@ -23,7 +23,7 @@ from alto_models.vqa_metrics import (
 )
 from data_contracts.errors import InputError
 from jobs.benchmarking.language import LanguageModel
-from jobs.benchmarking.results import Estimate
+from jobs.benchmarking.results import Estimate, with_limit
 from jobs.benchmarking.shards import in_shards
 from jobs.benchmarking.vqa_results import (
     VQA_METRICS_FILE,
@@ -104,9 +104,8 @@ def ask_and_score(
     )
     (context.output / VQA_METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n")
     table = pa.Table.from_pandas(samples, schema=VQA_SAMPLES_SCHEMA, preserve_index=False)
-    pq.write_table(
-        table.replace_schema_metadata(VQA_SAMPLES_SCHEMA.metadata), context.output / VQA_SAMPLES_FILE
-    )
+    table = with_limit(table.replace_schema_metadata(VQA_SAMPLES_SCHEMA.metadata), settings.limit)
+    pq.write_table(table, context.output / VQA_SAMPLES_FILE)
     return StageReport(figures=_figures(metrics))
 
 

@@ -121,6 +121,7 @@ def stage_context(
     inputs: dict[str, Path] | None = None,
     items: tuple[str, ...] = (),
     seed: int = 0,
+    partition: str | None = None,
 ) -> StageContext:
     """Context of a stage that writes below `folder`."""
     output, work = folder / stage / "output", folder / stage / "work"
@@ -128,7 +129,7 @@ def stage_context(
     work.mkdir()
     return StageContext(
         stage=stage,
-        partition=None,
+        partition=partition,
         partition_items=items,
         seed=seed,
         inputs=inputs or {},

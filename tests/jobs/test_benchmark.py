@@ -264,6 +264,14 @@ def test_limit_is_visible_and_takes_the_first_images(tmp_path: Path) -> None:
     metrics = json.loads((output / "metrics.json").read_text())
     assert (metrics["limit"], metrics["images"], metrics["images_available"]) == (2, 2, 6)
     assert set(read_samples(output)["image_id"]) == {"image-000", "image-001"}
+    for name in ("samples.parquet", "released_samples.parquet", "gallery.parquet"):
+        assert pq.read_schema(output / name).metadata[b"limit"] == b"2"
+
+
+def test_a_whole_benchmark_says_nothing_of_a_limit(tmp_path: Path) -> None:
+    output = run_benchmark(tmp_path)
+    assert json.loads((output / "metrics.json").read_text())["limit"] is None
+    assert b"limit" not in pq.read_schema(output / "samples.parquet").metadata
 
 
 def test_same_inputs_same_bytes(tmp_path: Path) -> None:

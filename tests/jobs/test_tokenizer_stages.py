@@ -232,6 +232,8 @@ def test_benchmark_counts_agree_with_its_samples(
     assert metrics["oracle"]["iou_regret"] == pytest.approx(np.mean(best) - metrics["iou"])
     assert set(metrics["baselines"]) == {"mean_mask", "all_zero", "all_one", "untrained"}
     assert metrics["baselines"]["all_zero"] == 0
+    assert metrics["baselines"]["untrained"] == pytest.approx(np.mean(samples["untrained_iou"]))
+    assert metrics["limit"] is None  # there are fewer images than the parameters allow
 
 
 def test_mask_tokens_rebuild_the_masks_they_stand_for(
