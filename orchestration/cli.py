@@ -99,6 +99,14 @@ def report(
     print(write_report(enter_project(), given))
 
 
+@app.command(name="warm-start")
+def warm_start() -> None:
+    """Let the next training start from the champion's weights: writes base_weights in params.yaml."""
+    from orchestration.automation.warm_start import start_from_champion
+
+    print(f"training starts from {', '.join(start_from_champion(enter_project()))}: see `alto plan`")
+
+
 @app.command()
 def results() -> None:
     """Print the table of results of the last benchmark report, and where to look."""

@@ -1,16 +1,14 @@
 """New shards and new versions of referring data sets, found in the folders that data is acquired from."""
 
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-
-from ruamel.yaml import YAML
+from typing import Any
 
 from jobs.runner.ledger import value_hash
 from jobs.runner.lineage import look_up, read_yaml
 from jobs.runner.staleness import StageState
-from orchestration.atomic_files import write_atomically
+from orchestration.parameter_file import change_parameters
 
 
 def find_new_shards(root: Path, settled_before: float) -> list[str]:
@@ -64,15 +62,12 @@ def set_versions(root: Path, versions: Mapping[str, str]) -> None:
     """Write the versions of data sets into `params.yaml`, by which both doors see that they are to be acquired anew."""
     if not versions:
         return
-    yaml = YAML()  # keeps what people wrote beside the values
-    yaml.width = 110
-    path = root / "params.yaml"
-    parameters = yaml.load(path.read_text())
-    for name, version in versions.items():
-        parameters["acquire_referring"]["datasets"][name]["version"] = version
-    buffer = io.StringIO()
-    yaml.dump(parameters, buffer)
-    write_atomically(path, buffer.getvalue())
+
+    def change(parameters: dict[str, Any]) -> None:
+        for name, version in versions.items():
+            parameters["acquire_referring"]["datasets"][name]["version"] = version
+
+    change_parameters(root, change)
 
 
 def state_of_referring(root: Path) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from data_contracts.errors import InputError
 from jobs.runner.lineage import read_lineage
 from jobs.runner.staleness import lineage_state
 from orchestration.automation.decision import Decision, decide, decide_on_new_data
@@ -19,6 +20,7 @@ RUNNING = [
 ]
 SECONDS_BETWEEN_LOOKS = 900
 WHY_TAG = "alto/why"
+CHAMPION_TAG = "alto/from-champion"
 LONGEST_TAG = 250
 
 
@@ -34,7 +36,7 @@ def retraining_schedule(root: Path, settings: Retraining) -> dg.ScheduleDefiniti
         busy = still_running(context.instance)
         decision = busy or decide(lineage_state(root))
         # By the time, not by what changed: a retraining that failed is tried again a week later.
-        return _answer(decision, context.scheduled_execution_time.isoformat())
+        return _answer(root, settings, decision, context.scheduled_execution_time.isoformat())
 
     return weekly_retraining
 
@@ -52,7 +54,9 @@ def new_data_sensor(root: Path, settings: Retraining) -> dg.SensorDefinition:
         if decision is None:
             profile = read_lineage(root).profile
             decision = decide_on_new_data(root, profile, lineage_state(root), settings.new_rows)
-        return _answer(decision, decision.key)  # a retraining on the same data that failed is not tried again
+        return _answer(
+            root, settings, decision, decision.key
+        )  # a retraining on the same data that failed is not tried again
 
     return enough_new_data
 
@@ -63,7 +67,16 @@ def still_running(instance: dg.DagsterInstance) -> Decision | None:
     return Decision(start=False, reason=f"run {runs[0].run_id} is still retraining") if runs else None
 
 
-def _answer(decision: Decision, key: str) -> dg.RunRequest | dg.SkipReason:
+def _answer(root: Path, settings: Retraining, decision: Decision, key: str) -> dg.RunRequest | dg.SkipReason:
     if not decision.start:
         return dg.SkipReason(decision.reason)
-    return dg.RunRequest(run_key=key, tags={WHY_TAG: decision.reason[:LONGEST_TAG]})
+    tags = {WHY_TAG: decision.reason[:LONGEST_TAG]}
+    if settings.from_champion:
+        # Only now that a retraining is due: a new champion alone is no reason for one.
+        from orchestration.automation.warm_start import start_from_champion
+
+        try:
+            tags[CHAMPION_TAG] = ", ".join(start_from_champion(root))
+        except InputError as error:
+            return dg.SkipReason(f"due, but not started: {error}")
+    return dg.RunRequest(run_key=key, tags=tags)

@@ -31,6 +31,9 @@ class Retraining(_Section):
         description="retrain at once when so many accepted rows (masks and referring records) have not been trained on;"
         " null: only by `cron`"
     )
+    from_champion: bool = Field(
+        description="a retraining that is due starts from the champion's weights; it waits until there is a champion"
+    )
 
 
 class Age(_Section):

@@ -167,7 +167,10 @@ def test_conditions_and_freshness_are_those_of_the_settings(project: Path) -> No
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"retraining": {"cron": "0 3 * * 1", "time_zone": "UTC", "new_rows": 0}}, "retraining.new_rows"),
+        (
+            {"retraining": {"cron": "0 3 * * 1", "time_zone": "UTC", "new_rows": 0, "from_champion": False}},
+            "retraining.new_rows",
+        ),
         ({"freshness_days": {"prepare_sa1b": {"warn": 9, "fail": 3}}}, "must be less than"),
         ({"surprise": 1}, "surprise"),
     ],
