@@ -220,7 +220,7 @@ class BucketExchange:
                 retries={"mode": "standard", "max_attempts": 3},
             )
             with self._explained():
-                self._known_client = boto3.client("s3", config=settings)
+                self._known_client = boto3.session.Session().client("s3", config=settings)
         return self._known_client
 
     @contextmanager

@@ -168,8 +168,9 @@ def listed_hashes(content: bytes, output: ReturnedOutput) -> list[str]:
 
 
 def fetch_folder(repo: Repo, hash_info: HashInfo) -> None:
-    """Bring a folder's files from the remote into the cache."""
+    """Bring a folder's files from the remote into the cache; where a listing is, DVC takes the files to be, too."""
+    files = {file for _, _, file in listing(repo, hash_info)}
     with remote_explained(repo):
-        result = repo.cloud.pull([hash_info])
+        result = repo.cloud.pull(files)
     if result.failed:
         raise InputError(f"{len(result.failed)} files could not be fetched from the DVC remote; run it again")

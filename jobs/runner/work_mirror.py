@@ -7,6 +7,7 @@ the others as they are at the end. `StateKeeper` keeps the checkpoints, for the 
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
@@ -41,8 +42,8 @@ class Outbox:
     def __init__(self, exchange: Exchange, work: Path) -> None:
         self._exchange, self._work = exchange, work
         # After a requeue, pieces of the attempts before are there; what was restored of a file has been sent by them.
-        self._sent = {name: _size(work / name) for name in GROWING}
         self._pieces = {name: len(exchange.names(f"pieces/{name}")) for name in GROWING}
+        self._sent = {name: _size(work / name) if self._pieces[name] else 0 for name in GROWING}
         exchange.delete(exchange.names("files"))
 
     def send_growth(self) -> None:
@@ -168,15 +169,13 @@ class StateKeeper:
         """Links to all files as they were at one moment; what was kept last where the job never rests."""
         for _ in range(SCANS):
             shutil.rmtree(self._links, ignore_errors=True)
-            found = self._look()
-            try:
+            with suppress(FileNotFoundError):  # removed under our eyes
+                found = self._look()
                 for name in found:
                     (self._links / name).parent.mkdir(parents=True, exist_ok=True)
                     os.link(self._state / name, self._links / name)
-            except FileNotFoundError:
-                continue
-            if self._look() == found:
-                return found
+                if self._look() == found:
+                    return found
         return self._kept
 
     def _look(self) -> dict[str, tuple[int, ...]]:

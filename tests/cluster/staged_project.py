@@ -4,6 +4,8 @@
 project's `jobs` package holds these two and takes the runner from the repository under test.
 """
 
+import hashlib
+import json
 import subprocess
 import sys
 import textwrap
@@ -13,7 +15,7 @@ import yaml
 
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress
-from jobs.runner.ledger import Recorded
+from jobs.runner.ledger import Ledger, Recorded
 from jobs.runner.run import run_stage
 from jobs.runner.stage_lock import StageLock
 from orchestration.launching.choice import launcher_for
@@ -25,6 +27,12 @@ from pkgutil import extend_path
 
 __path__ = extend_path(__path__, __name__)
 """
+MAIN = """
+if __name__ == "__main__":
+    from jobs.runner.command_line import run_from_command_line
+
+    run_from_command_line("STAGE")
+"""
 PREPARE = """
 from jobs.runner.context import JobConfig, StageContext, StageReport
 
@@ -32,11 +40,11 @@ class Config(JobConfig):
     numbers: int = 5
 
 def run(config: Config, context: StageContext) -> StageReport:
-    numbers = [str(len(context.partition) + n) for n in range(config.numbers)]
+    numbers = [str(int(context.partition[-3:]) + n) for n in range(config.numbers)]
     (context.output / "numbers.txt").write_text(" ".join(numbers))
     print("wrote", len(numbers), "numbers")
     return StageReport(figures={"numbers": len(numbers)})
-"""
+""" + MAIN.replace("STAGE", "prepare_sa1b")
 ADD = """
 import os
 import time
@@ -72,7 +80,7 @@ def run(config: Config, context: StageContext) -> StageReport:
     print("secret seen:", "AWS_SECRET_ACCESS_KEY" in os.environ)
     check = Check(name="small", passed=total < 1000, reason=f"the total is {total}", blocking=True)
     return StageReport(figures={"total": total}, checks=(check,))
-"""
+""" + MAIN.replace("STAGE", "mask_tokens")
 
 
 def create(root: Path, exchange: str, remote: str, batches: int = 2, endpoint: str | None = None) -> Path:
@@ -83,13 +91,13 @@ def create(root: Path, exchange: str, remote: str, batches: int = 2, endpoint: s
     stages = {
         "prepare_sa1b": {
             "matrix": {"batch": "${sa1b.batches}"},
-            "cmd": f"{sys.executable} -m jobs.runner prepare_sa1b@${{item.batch}}",
+            "cmd": f"{sys.executable} -m jobs.prepare_sa1b --partition ${{item.batch}}",
             "deps": ["jobs/prepare_sa1b.py"],
             "params": ["prepare_sa1b", "seed"],
             "outs": ["data/toy/prepare_sa1b/${item.batch}"],
         },
         "mask_tokens": {
-            "cmd": f"{sys.executable} -m jobs.runner mask_tokens",
+            "cmd": f"{sys.executable} -m jobs.mask_tokens",
             "deps": ["data/toy/prepare_sa1b", "jobs/mask_tokens.py"],
             "params": ["mask_tokens", "seed"],
             "outs": ["data/toy/mask_tokens"],
@@ -130,7 +138,7 @@ def create(root: Path, exchange: str, remote: str, batches: int = 2, endpoint: s
 def commit(root: Path) -> None:
     author = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     subprocess.run(["git", "add", "."], cwd=root, check=True)
-    subprocess.run(["git", *author, "commit", "-qm", "as it is"], cwd=root, check=True)
+    subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "as it is"], cwd=root, check=True)
 
 
 def set_parameters(root: Path, section: str, **values: object) -> None:
@@ -141,11 +149,40 @@ def set_parameters(root: Path, section: str, **values: object) -> None:
 
 
 def run_staged(root: Path, address: str, said: list[str] | None = None) -> Recorded:
-    """The stage run as Dagster's asset and `python -m jobs.<stage>` run it."""
+    """The stage run as Dagster's asset runs it."""
 
     def launch(spec: JobSpec, lock: StageLock) -> None:
-        launcher = launcher_for(spec, root)
-        live = live_job(launcher, spec)
-        run_job(launcher, JobOrder.of(spec, {}, lock.fileno()), live, (said or []).append)
+        run_its_job(root, spec, lock, [] if said is None else said)
 
     return run_stage(root, StageAddress.parse(address), launch)
+
+
+def launched(root: Path, address: str) -> JobSpec:
+    """The stage's job run to its end, and its result not recorded."""
+    where = StageAddress.parse(address)
+    with StageLock(root, where) as lock:
+        spec = Ledger(root).begin(where, lock)
+        assert isinstance(spec, JobSpec)
+        spec.write()
+        run_its_job(root, spec, lock, [])
+    return spec
+
+
+def run_its_job(root: Path, spec: JobSpec, lock: StageLock, said: list[str]) -> None:
+    launcher = launcher_for(spec, root)
+    live = live_job(launcher, spec)
+    run_job(launcher, JobOrder.of(spec, {}, lock.fileno()), live, said.append)
+
+
+def put(remote: Path, content: bytes, name: str | None = None) -> str:
+    """An object in a DVC remote that is a folder; returns its name, the hash of the content."""
+    name = name or hashlib.md5(content).hexdigest()
+    path = remote / "files" / "md5" / name[:2] / name[2:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return name
+
+
+def put_listing(remote: Path, files: list[dict[str, str]]) -> str:
+    content = json.dumps(files).encode()
+    return put(remote, content, f"{hashlib.md5(content).hexdigest()}.dir")
