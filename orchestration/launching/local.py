@@ -17,8 +17,11 @@ from jobs.runner.job_spec import JobSpec
 from jobs.runner.processes import launch_command
 from jobs.runner.stopping import SECONDS_TO_STOP
 from jobs.runner.verdict import is_finished
+from orchestration.atomic_files import write_atomically
 from orchestration.launching.interface import JobHandle, JobOrder, JobPhase, JobStatus
 from orchestration.launching.job_files import log_file, read_log
+
+SECONDS_CLOCK_MAY_MOVE = 2.0  # a process's start is told relative to the boot, which follows the clock
 
 
 class _Started(BaseModel):
@@ -32,7 +35,8 @@ class _Started(BaseModel):
     def process(self) -> psutil.Process | None:
         try:
             process = psutil.Process(self.pid)
-            alive = process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
+            same = abs(process.create_time() - self.created) < SECONDS_CLOCK_MAY_MOVE
+            alive = same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
         return process if alive else None
@@ -61,7 +65,7 @@ class LocalLauncher:
                 pass_fds=[] if order.stage_lock is None else [order.stage_lock],
             )
         started = _Started(name=order.name, pid=child.pid, created=psutil.Process(child.pid).create_time())
-        _record(work).write_text(started.model_dump_json())
+        write_atomically(_record(work), started.model_dump_json())
         handle = JobHandle(order.name, str(child.pid), work)
         self._children[handle.id] = child
         return handle
@@ -73,8 +77,8 @@ class LocalLauncher:
         found = []
         for depth in ("*/*", "*/*/*"):  # stage, partition where there is one, fingerprint
             for record in sorted((self.root / ".work").glob(f"{depth}/{_record(Path()).name}")):
-                started = _Started.model_validate_json(record.read_text())
-                if started.process is not None:
+                started = _started(record.parent)
+                if started is not None and started.process is not None:
                     found.append(JobHandle(started.name, str(started.pid), record.parent))
         return found
 
@@ -82,19 +86,19 @@ class LocalLauncher:
         if (child := self._children.get(handle.id)) is not None:
             status = child.poll()
             return _status_of(status)
-        if handle.work is None or not _record(handle.work).exists():
+        if handle.work is None or (started := _started(handle.work)) is None:
             return JobStatus(phase=JobPhase.UNKNOWN, reason="has left no record")
-        if _Started.model_validate_json(_record(handle.work).read_text()).process is not None:
+        if started.process is not None:
             return JobStatus(phase=JobPhase.RUNNING)
         # Only its parent could have asked for its exit status.
-        finished = is_finished(JobSpec.read(handle.work / "job.json"))
-        return JobStatus(
-            phase=JobPhase.SUCCEEDED if finished else JobPhase.FAILED, reason="ended after its launcher"
-        )
+        if is_finished(JobSpec.read(handle.work / "job.json")):
+            return JobStatus(phase=JobPhase.SUCCEEDED)
+        return JobStatus(phase=JobPhase.FAILED, reason="ended after its launcher, without a result")
 
     def cancel(self, handle: JobHandle) -> None:
         """Asks the job to stop, which it does with a checkpoint; kills its group after SECONDS_TO_STOP."""
-        if (process := self._process(handle)) is None:
+        started = None if handle.work is None else _started(handle.work)
+        if started is None or (process := started.process) is None:
             return
         process.terminate()  # not its group: the job needs its helpers until the checkpoint is saved
         try:
@@ -106,10 +110,13 @@ class LocalLauncher:
     def log(self, handle: JobHandle, offset: int) -> bytes:
         return read_log(handle.work, offset)
 
-    def _process(self, handle: JobHandle) -> psutil.Process | None:
-        if handle.work is None or not _record(handle.work).exists():
-            return None
-        return _Started.model_validate_json(_record(handle.work).read_text()).process
+
+def _started(work: Path) -> _Started | None:
+    """None where no job was started, or its folder has just been removed."""
+    try:
+        return _Started.model_validate_json(_record(work).read_text())
+    except FileNotFoundError:
+        return None
 
 
 def _record(work: Path) -> Path:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from data_contracts.errors import InputError
-from jobs.runner.job_spec import JobSpec, Needs
+from jobs.runner.job_spec import Needs
 from jobs.runner.verdict import is_finished, leave_finished
 from orchestration.launching.interface import JobHandle, JobOrder, JobPhase
 from orchestration.launching.slurm.launcher import SlurmLauncher
@@ -25,6 +25,7 @@ from tests.jobs.stage_processes import curve as job_curve
 from tests.jobs.stage_processes import written
 from tests.jobs.tokenizer_example import ROOT, write_prepared_masks
 from tests.lineage.project import copy_without, data_versions, environment, run
+from tests.orchestration.launching.orders import order
 from tests.services.slurm import Slurm, slurm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -61,25 +62,6 @@ def launcher(cluster: Slurm, tmp_path: Path) -> SlurmLauncher:
     return SlurmLauncher(tmp_path, SlurmSettings(seconds_between_looks=0.01))
 
 
-def order(root: Path, name: str, code: str, needs: Needs | None = None) -> JobOrder:
-    """A job that runs a line of Python."""
-    spec = JobSpec(
-        stage="mask_tokens",
-        partition=None,
-        partition_items=(),
-        profile="smoke",
-        fingerprint="0" * 32,
-        parameters={},
-        seed=1,
-        needs=needs or Needs(memory_gb=0.5),
-        inputs={},
-        input_hashes={},
-        work=root / ".work" / name,
-    )
-    spec.write()
-    return JobOrder(name=f"alto-{name}", spec=spec, worker=("-c", code), environment={"PLANTED": "a 'b' $c"})
-
-
 def phase(launcher: SlurmLauncher, handle: JobHandle) -> JobPhase:
     return launcher.status(handle).phase
 
@@ -91,12 +73,12 @@ def ended(launcher: SlurmLauncher, handle: JobHandle) -> Any:
 def test_a_job_is_found_watched_and_over(launcher: SlurmLauncher) -> None:
     code = "import os, time; print(os.environ['PLANTED'], os.getcwd(), flush=True); time.sleep(1)"
     handle = launcher.submit(order(launcher.root, "watched", code))
-    assert launcher.find("alto-watched") == handle
+    assert launcher.find(handle.name) == handle
     assert launcher.jobs() == [handle]
     assert ended(launcher, handle).phase is JobPhase.SUCCEEDED
     assert launcher.log(handle, 0).decode() == f"a 'b' $c {launcher.root}\n"
     assert launcher.log(handle, 2).decode().startswith("'b'")
-    assert launcher.find("alto-watched") is None
+    assert launcher.find(handle.name) is None
     assert launcher.jobs() == []
 
 
@@ -118,9 +100,9 @@ def test_jobs_of_another_work_tree_are_not_ours(launcher: SlurmLauncher, tmp_pat
     other = SlurmLauncher(tmp_path / "other", launcher.settings)
     handle = other.submit(order(other.root, "same", "import time; time.sleep(600)"))
     beside = SlurmLauncher(tmp_path / "beside", launcher.settings)
-    assert beside.find("alto-same") is None
+    assert beside.find(handle.name) is None
     assert beside.jobs() == []
-    assert other.find("alto-same") == handle
+    assert other.find(handle.name) == handle
     other.cancel(handle)
 
 
@@ -153,8 +135,8 @@ def test_of_a_forgotten_job_its_own_marker_tells(launcher: SlurmLauncher) -> Non
     done, lost = order(launcher.root, "done", ""), order(launcher.root, "lost", "")
     done.spec.staging.mkdir(parents=True)
     leave_finished(done.spec)
-    for one, expected in ((done, JobPhase.SUCCEEDED), (lost, JobPhase.FAILED)):
-        assert phase(launcher, JobHandle(one.name, "999999", one.spec.work)) is expected
+    assert phase(launcher, JobHandle(done.name, "999998", done.spec.work)) is JobPhase.SUCCEEDED
+    assert phase(launcher, JobHandle(lost.name, "999999", lost.spec.work)) is JobPhase.FAILED
 
 
 def test_a_training_on_two_nodes_that_is_warned_goes_on_after_the_queue(
