@@ -26,6 +26,7 @@ demo: setup  ## the whole lineage with profile small: about 16 minutes on two co
 	alto profile small
 	dvc repro
 	alto sync
+	alto report
 	alto results
 
 ui: setup  ## Dagster and MLflow on loopback

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from data_contracts.errors import InputError
-from jobs.runner.layout import StageAddress, output_folder
+from jobs.benchmark_report import PAGE_FILE
+from jobs.runner.layout import WHOLE_REPORT, StageAddress, output_folder
 from jobs.runner.lineage import read_lineage
 from jobs.runner.run import read_last_run
 
@@ -22,7 +23,8 @@ def print_results(root: Path) -> None:
     print_figures(summary)
     print_times(root, list(lineage.addresses))
     print("\nWhere to look")
-    print(f"  report    {folder.relative_to(root) / 'report.html'}")
+    whole = root / "reports" / lineage.profile / WHOLE_REPORT
+    print(f"  report    {(whole if whole.exists() else folder / PAGE_FILE).relative_to(root)}")
     print("  pages     make ui")
     print("  quality   the levels that matter are set for profile long (README.md)\n")
 

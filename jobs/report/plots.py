@@ -64,7 +64,7 @@ def iou_by_length(
         label = {"iou": "tokenizer IoU", "boundary_iou": "tokenizer boundary IoU"}[name]
         middle = len(points) // 2
         axes.annotate(
-            label, (lengths[middle], values[middle]), (4, -13), textcoords="offset points", color=colour
+            label, (lengths[middle], values[middle]), (4, -13), textcoords="offset points", color=INK
         )
     for benchmark in benchmarks:
         _answers_at_length(axes, benchmark)

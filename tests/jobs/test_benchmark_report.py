@@ -316,3 +316,26 @@ def test_ignored_pixels_are_hatched_in_truth_and_prediction() -> None:
     ]
     share = row["records"][1]["area"] / (row["width"] * row["height"])
     assert dark == pytest.approx([0, 0, 0, 0, share / 5, share / 5], abs=share / 10)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb, as WCAG 2 defines it."""
+    channels = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("background", ["#ffffff", "#eff6fb", "#fdf6f1"], ids=["page", "main row", "scope"])
+def test_text_can_be_read_on_every_background(page: str, background: str) -> None:
+    assert background in page or background == "#ffffff"
+    for name in ("ink", "soft", "blue", "orange"):
+        colour = re.search(rf"--{name}: (#[0-9a-f]{{6}})", page)
+        assert colour
+        assert (luminance(background) + 0.05) / (luminance(colour[1]) + 0.05) >= 4.5, name
+
+
+def test_tables_and_pictures_speak_without_sight(page: str) -> None:
+    assert "<th>" not in page
+    assert page.count("<th ") == len(re.findall(r'<th [^>]*scope="(?:col|rowgroup)"', page))
+    assert all(re.findall(r'<img [^>]*alt="([^"]*)"', page))
+    assert page.count("<img ") == page.count('alt="')
