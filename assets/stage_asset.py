@@ -15,7 +15,7 @@ from data_contracts.errors import InputError
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.layout import WHOLE_REPORT, StageAddress, output_folder
 from jobs.runner.ledger import InputsMoved, Recorded
-from jobs.runner.lineage import Lineage, code_version
+from jobs.runner.lineage import Lineage, code_version, read_yaml
 from jobs.runner.run import Launch, read_last_run, read_report, run_stage
 
 PICTURE_WIDTH = 720  # pixels; pictures are stored in the event log, so they are kept small
@@ -54,11 +54,16 @@ def build_assets(
     declared: Sequence[StageAsset], lineage: Lineage, partitions: Mapping[str, dg.PartitionsDefinition]
 ) -> list[dg.AssetsDefinition]:
     """One asset a stage; `partitions` maps the keys of `partitions.yaml` to Dagster's definitions."""
-    return [build_asset(asset, lineage, partitions) for asset in declared]
+    parameters = read_yaml(lineage.root / "params.yaml")
+    versions = {stage.name: code_version(lineage.root, stage, parameters) for stage in lineage.stages}
+    return [build_asset(asset, lineage, partitions, versions[asset.stage]) for asset in declared]
 
 
 def build_asset(
-    declared: StageAsset, lineage: Lineage, partitions: Mapping[str, dg.PartitionsDefinition]
+    declared: StageAsset,
+    lineage: Lineage,
+    partitions: Mapping[str, dg.PartitionsDefinition],
+    version_of_code: str,
 ) -> dg.AssetsDefinition:
     stage = lineage.stage(declared.stage)
 
@@ -71,7 +76,7 @@ def build_asset(
         owners=list(declared.owners),
         tags={"phase": declared.group},
         partitions_def=partitions[stage.partition_set] if stage.partition_set else None,
-        code_version=code_version(lineage.root, stage),
+        code_version=version_of_code,
         pool="gpu" if declared.needs_gpu else None,
         check_specs=[
             dg.AssetCheckSpec(

@@ -27,7 +27,7 @@ def phase_jobs() -> "list[UnresolvedAssetJobDefinition]":
     return [
         dg.define_asset_job(
             name,
-            selection=list(stages),
+            selection=dg.AssetSelection.assets(*stages),
             partitions_def=partitions.get(name),
             description=f"Brings {', '.join(stages)} up to date.",
         )
@@ -37,6 +37,6 @@ def phase_jobs() -> "list[UnresolvedAssetJobDefinition]":
 
 retraining = dg.define_asset_job(
     "retraining",
-    selection=list(RETRAINING),
+    selection=dg.AssetSelection.assets(*RETRAINING),
     description="Tokenizer and ALToLLM anew from the prepared data; stages whose inputs did not change are skipped.",
 )

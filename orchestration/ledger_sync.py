@@ -26,7 +26,7 @@ from assets.shipping import REGISTRATION_CODE_VERSION, registration_metadata, re
 from assets.stage_asset import LEDGER_TAG, check_results, result_metadata
 from data_contracts.errors import InputError
 from jobs.runner.layout import StageAddress
-from jobs.runner.lineage import Lineage, Stage, code_version, read_lineage
+from jobs.runner.lineage import Lineage, Stage, code_version, read_lineage, read_yaml
 from jobs.runner.registry import REGISTERED_MODELS, RegisteredVersion
 from jobs.runner.run import read_report
 from jobs.runner.staleness import StageState, lineage_state
@@ -42,7 +42,8 @@ def sync_ledger(root: Path, instance: dg.DagsterInstance) -> list[StageAddress]:
     """Report what Dagster lacks, upstream first, and what would run; returns the addresses reported as made."""
     add_missing_batches(root, instance)
     lineage = read_lineage(root)
-    code_versions = {stage.name: code_version(root, stage) for stage in lineage.stages}
+    parameters = read_yaml(root / "params.yaml")
+    code_versions = {stage.name: code_version(root, stage, parameters) for stage in lineage.stages}
     events = LatestEvents(instance)
     # Of one run, Dagster keeps one evaluation of a check and partition, and it takes all events without a run for one:
     # reported that way, the next evaluation of a partition would be refused.
@@ -52,7 +53,8 @@ def sync_ledger(root: Path, instance: dg.DagsterInstance) -> list[StageAddress]:
     for state in states:
         stage = lineage.stage(state.address.stage)
         tags = event_tags(events, lineage, stage, state, code_versions[stage.name])
-        if state.recorded is not None and not is_known(events.of(state.address), tags):
+        whole = [name for name in stage.upstream if lineage.stage(name).partition_set is None]
+        if state.recorded is not None and not is_known(events.of(state.address), tags, whole):
             report(instance, lineage, state.address, tags, run_id)
             events.forget(state.address)
             reported.append(state.address)
@@ -81,11 +83,14 @@ class LatestEvents:
         self._events.pop(address, None)
 
 
-def is_known(event: dg.EventLogRecord | None, tags: Mapping[str, str]) -> bool:
+def is_known(event: dg.EventLogRecord | None, tags: Mapping[str, str], whole: Sequence[str]) -> bool:
+    """whole: stages without partitions that are read. Dagster itself may not have known their outputs' versions when
+    it ran this one, where `dvc repro` had just made them; of partitions it puts versions together its own way."""
     if event is None or event.event_log_entry.tags is None:
         return False
     known = event.event_log_entry.tags
-    compared = [DATA_VERSION_TAG, LEDGER_TAG]
+    inputs = [get_input_data_version_tag(dg.AssetKey(name)) for name in whole]
+    compared = [DATA_VERSION_TAG, LEDGER_TAG, *inputs]
     if tags[CODE_VERSION_TAG] != OUTDATED:
         compared.append(CODE_VERSION_TAG)
     return all(known.get(tag) == tags[tag] for tag in compared)

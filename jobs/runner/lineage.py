@@ -101,9 +101,13 @@ def _stage(name: str, entry: Mapping[str, Any], partitions: Mapping[str, Any]) -
     )
 
 
-def code_version(root: Path, stage: Stage) -> str:
-    """Hash of the stage's command, its parameters (of every partition) and its declared code."""
-    parameters = read_yaml(root / "params.yaml")
+def code_version(root: Path, stage: Stage, parameters: Mapping[str, Any] | None = None) -> str:
+    """Hash of the stage's command, its parameters (of every partition) and its declared code.
+
+    parameters: what params.yaml holds, where many stages are asked about: reading it takes longer than the rest.
+    """
+    if parameters is None:
+        parameters = read_yaml(root / "params.yaml")
     values = {}
     for key in stage.parameters:
         section = re.sub(r"\.\$\{.*\}$", "", key)

@@ -37,7 +37,7 @@ class Site:
     def pipeline_variables(self) -> dict[str, str]:
         """Environment of what runs the pipeline: Dagster's processes, jobs and the `alto` command."""
         return {
-            **store_variables(self.store),
+            **store_variables(self.folder, self.store),
             "DAGSTER_POSTGRES_HOST": "127.0.0.1",
             "DAGSTER_POSTGRES_PORT": str(self.postgres.port),
             "DAGSTER_POSTGRES_USER": USER,
@@ -52,12 +52,12 @@ class Site:
         }
 
 
-def store_variables(store: str) -> dict[str, str]:
+def store_variables(folder: Path, store: str) -> dict[str, str]:
     return {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_CONFIG_FILE": str(folder / "none"),
         "AWS_ENDPOINT_URL_S3": store,
     }
 
@@ -83,12 +83,12 @@ def site(folder: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def mlflow_server(folder: Path, database: Postgres, store: str, port: int | None = None) -> Iterator[str]:
-    """infra/mlflow/serve.sh, with the pipeline's user; its log is in `folder`."""
-    port = port or free_ports(1)[0]
+def mlflow_server(folder: Path, database: Postgres, store: str) -> Iterator[str]:
+    """infra/mlflow/serve.sh; its log is in `folder`. Gives its address."""
+    (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
     variables = {
-        **store_variables(store),
+        **store_variables(folder, store),
         **database_variables(database, "mlflow"),
         "MLFLOW_ARTIFACTS_DESTINATION": "s3://artifacts/mlflow",
         "MLFLOW_FLASK_SERVER_SECRET_KEY": SECRET_OF_SESSIONS,
