@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,11 +20,13 @@ import psutil
 
 from tests.benchmarks import empty_asset
 from tests.benchmarks.harness import machine, publish, table
+from tests.cluster.project import change
 from tests.lineage.project import copy_repository, environment, run
+from tests.services.slurm import slurm
 
 STAGE = "base_weights"
 FIRST_LINE = f"{STAGE}: started"
-TARGET_FIRST_LINE, TARGET_NOTHING_TO_DO = 3.0, 1.0  # seconds over the empty asset, on an idle machine
+TARGETS = {"local": 3.0, "slurm": 6.0, "nothing": 1.0}  # seconds over the empty asset, on an idle machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,30 +80,57 @@ def forget(root: Path) -> None:
     (root / "dvc.lock").unlink(missing_ok=True)
 
 
-def measure(root: Path, repeats: int) -> str:
+def measure(root: Path, repeats: int, on_slurm: bool) -> str:
     run(root, "-m", "orchestration.cli", "sync")  # the instance and its database are made
-    empty, launched, nothing = [], [], []
-    for _ in range(repeats):
-        forget(root)
-        empty.append(materialize(root, "tests.benchmarks.empty_asset", "empty", empty_asset.FIRST_LINE))
-        launched.append(materialize(root, "orchestration.definitions", STAGE, FIRST_LINE))
-        nothing.append(materialize(root, "orchestration.definitions", STAGE, FIRST_LINE))
+    empty, launched, nothing, submitted = [], [], [], []
+    with ExitStack() as stack:
+        if on_slurm:
+            cluster = stack.enter_context(slurm())
+            os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
+        for _ in range(repeats):
+            empty.append(materialize(root, "tests.benchmarks.empty_asset", "empty", empty_asset.FIRST_LINE))
+            launched.append(anew(root, "local"))
+            nothing.append(materialize(root, "orchestration.definitions", STAGE, FIRST_LINE))
+            if on_slurm:
+                submitted.append(anew(root, "slurm"))
     assert all(times.first_line is None for times in nothing)
-    first = [[times.first_line for times in of if times.first_line is not None] for of in (empty, launched)]
-    ends = [[times.end for times in of] for of in (empty, nothing)]
     rows = [
-        row("materialize to the job's first line", *first, TARGET_FIRST_LINE),
-        row("materialize when there is nothing to do", *ends, TARGET_NOTHING_TO_DO),
+        row(
+            "materialize to the job's first line", first_lines(empty), first_lines(launched), TARGETS["local"]
+        ),
+        row(
+            "the same, when there is nothing to do: to its end",
+            ends(empty),
+            ends(nothing),
+            TARGETS["nothing"],
+        ),
     ]
+    if on_slurm:
+        what = "to the job's first line, on a Slurm of two nodes here"
+        rows.insert(1, row(what, first_lines(empty), first_lines(submitted), TARGETS["slurm"]))
     busy = os.getloadavg()[0]
     columns = ("what", "empty asset, s", "ours, s", "more, s", "more, processor s", "target")
     return (
-        f"Launcher `local`, medians of {repeats} ({machine()}; {busy:.1f} processes wanted its "
-        f"{os.cpu_count()} cores):\n\n{table(columns, rows)}"
+        f"Medians of {repeats} ({machine()}; {busy:.1f} processes wanted its {os.cpu_count()} cores):\n\n"
+        f"{table(columns, rows)}"
     )
 
 
+def anew(root: Path, launcher: str) -> Times:
+    forget(root)
+    change(root / "params.yaml", "resources", {"launcher": launcher})
+    return materialize(root, "orchestration.definitions", STAGE, FIRST_LINE)
+
+
 Pairs = Sequence[tuple[float, float]]
+
+
+def first_lines(measured: Sequence[Times]) -> Pairs:
+    return [times.first_line for times in measured if times.first_line is not None]
+
+
+def ends(measured: Sequence[Times]) -> Pairs:
+    return [times.end for times in measured]
 
 
 def row(what: str, empty: Pairs, ours: Pairs, target: float) -> tuple[str, ...]:
@@ -115,11 +145,14 @@ def row(what: str, empty: Pairs, ours: Pairs, target: float) -> tuple[str, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.launch_overhead", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--slurm", action="store_true", help="also on a Slurm of its own (slurm-wlm, munge, root)"
+    )
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     options = parser.parse_args()
     with TemporaryDirectory() as temporary:
         root = copy_repository(Path(temporary) / "project")
-        publish("launch_overhead", measure(root, options.repeats), options.write)
+        publish("launch_overhead", measure(root, options.repeats, options.slurm), options.write)
 
 
 if __name__ == "__main__":
