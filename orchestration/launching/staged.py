@@ -160,8 +160,8 @@ class StagedLauncher:
     def _growing_files(self) -> dict[str, Path]:
         work = self.spec.work
         files = {MESSAGES: messages_file(work), CURVES: work / CURVES}
-        # A process of this machine writes its log here itself.
-        return files if self.spec.launcher == "local" else {LOG: log_file(work), **files}
+        # A process of this machine writes its log here itself; that of pods the launcher gets from the cluster.
+        return {LOG: log_file(work), **files} if self.spec.launcher == "slurm" else files
 
 
 def pipes_context(environment: Mapping[str, str]) -> dict[str, Any] | None:

@@ -33,6 +33,10 @@ class AlreadyExists(ClusterError):
     """There is an object of this name."""
 
 
+class Refused(ClusterError):
+    """What was asked for is wrong or not allowed: asking again does not help."""
+
+
 class NotThere(ClusterError):
     """There is no object of this name, or no longer."""
 
@@ -238,7 +242,7 @@ def _asked() -> Iterator[None]:
 
 
 def _error_of(error: ApiException) -> ClusterError:
-    """404, 409 and 410 by name; a container that has not started has no log (400)."""
+    """What the status means; a container that has not started has no log (400)."""
     try:
         message = str(json.loads(error.body or "{}").get("message", error.reason))
     except (ValueError, AttributeError):
@@ -246,7 +250,9 @@ def _error_of(error: ApiException) -> ClusterError:
     line = one_line(f"the cluster answered {error.status}: {message}")
     if error.status in (404, 410) or (error.status == 400 and "waiting to start" in message):
         return NotThere(line)
-    return AlreadyExists(line) if error.status == 409 else ClusterError(line)
+    if error.status == 409:
+        return AlreadyExists(line)
+    return Refused(line) if error.status in (400, 401, 403, 422) else ClusterError(line)
 
 
 def _selector(labels: Mapping[str, str]) -> str:

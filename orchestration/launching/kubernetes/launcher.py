@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from data_contracts.errors import InputError
 from orchestration.launching.interface import (
     JobHandle,
     JobOrder,
@@ -15,7 +16,14 @@ from orchestration.launching.interface import (
     checked_name,
 )
 from orchestration.launching.job_files import read_log
-from orchestration.launching.kubernetes.api import AlreadyExists, ClusterApi, ClusterError, connect, of_job
+from orchestration.launching.kubernetes.api import (
+    AlreadyExists,
+    ClusterApi,
+    ClusterError,
+    Refused,
+    connect,
+    of_job,
+)
 from orchestration.launching.kubernetes.manifests import (
     JOB_LABEL,
     WORK_ANNOTATION,
@@ -64,6 +72,10 @@ class KubernetesLauncher:
                     return self._handle(existing)
                 self.api.delete(existing)
                 self._wait_until_gone(existing)
+        except Refused as error:
+            raise InputError(
+                f"{order.spec.address}: {error}; see resources.needs and infra/kubernetes/settings.yaml"
+            ) from None
         except ClusterError as error:
             raise LaunchFailed(f"{order.name}: {error}") from None
         raise LaunchFailed(f"{order.name}: a job of this name comes and goes: is another run submitting it?")

@@ -76,7 +76,11 @@ def _ended_with(*statuses: int) -> client.V1PodFailurePolicyOnExitCodesRequireme
 def rendezvous_service(order: JobOrder, settings: KubernetesSettings, job: client.V1Job) -> client.V1Service:
     """Gives the pods of an indexed Job names, also before they are ready; goes when the Job goes."""
     owner = client.V1OwnerReference(
-        api_version="batch/v1", kind="Job", name=job.metadata.name, uid=job.metadata.uid
+        api_version="batch/v1",
+        kind="Job",
+        name=job.metadata.name,
+        uid=job.metadata.uid,
+        block_owner_deletion=True,  # so that the next job of this name does not meet it
     )
     return client.V1Service(
         api_version="v1",
@@ -156,6 +160,7 @@ def _pod_template(
             automount_service_account_token=False,
             enable_service_links=False,
             priority_class_name=settings.priority_class,
+            runtime_class_name=settings.runtime_class,
             node_selector=settings.node_selector or None,
             tolerations=[
                 client.V1Toleration(
@@ -191,9 +196,11 @@ def _container(order: JobOrder, settings: KubernetesSettings, root: Path, name: 
     amounts = {"cpu": str(needs.cpus), "memory": f"{int(needs.memory_gb * 1024)}Mi"}
     if needs.gpus:
         amounts[settings.gpu_resource] = str(needs.gpus)
+    shared = order.spec.work_tree == "shared"
     variables = {
         "HOME": "/tmp",
-        "PET_RDZV_CONF": f"timeout={SECONDS_TO_MEET}",
+        **(_trusted_by_git(root) if shared else {}),
+        **({"PET_RDZV_CONF": f"timeout={SECONDS_TO_MEET}"} if needs.nodes > 1 else {}),
         **settings.variables,
         **order.environment,
     }
@@ -203,7 +210,7 @@ def _container(order: JobOrder, settings: KubernetesSettings, root: Path, name: 
         image_pull_policy=settings.image_pull_policy,
         command=["python"],
         args=[_literal(argument) for argument in _python_arguments(order)],
-        working_dir=str(root) if order.spec.work_tree == "shared" else None,
+        working_dir=str(root) if shared else None,
         env=[client.V1EnvVar(name=key, value=_literal(value)) for key, value in sorted(variables.items())],
         env_from=[
             client.V1EnvFromSource(secret_ref=client.V1SecretEnvSource(name=secret))
@@ -218,6 +225,11 @@ def _container(order: JobOrder, settings: KubernetesSettings, root: Path, name: 
         ),
         volume_mounts=_mounts(order, settings, root),
     )
+
+
+def _trusted_by_git(root: Path) -> dict[str, str]:
+    """Git asks for this where the volume belongs to another user than the job's."""
+    return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": str(root)}
 
 
 def _python_arguments(order: JobOrder) -> list[str]:

@@ -44,6 +44,7 @@ class KubernetesSettings(JobConfig):
     image: of jobs (infra/containers); it has `python` with all packages on its search path.
     several_nodes: what a job on several nodes is, an indexed Job or a Kubeflow PyTorchJob.
     volumes: one of them holds the work tree, at the path that it has here, where `resources.work_tree` is shared.
+    runtime_class: that gives containers GPUs, where it is not the default.
     secrets: Secrets of the namespace whose keys become environment variables of jobs. variables: that are no secrets.
     labels, annotations: of jobs and their pods, such as the queue of Kueue.
     shared_memory_gb: of /dev/shm, for NCCL and data workers; counts as memory of the job.
@@ -65,6 +66,7 @@ class KubernetesSettings(JobConfig):
     several_nodes: Literal["job", "pytorch_job"] = "job"
     service_account: Name = "alto-job"
     priority_class: Name | None = None
+    runtime_class: Name | None = None
     gpu_resource: LabelName = "nvidia.com/gpu"
     node_selector: dict[LabelName, LabelValue] = Field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()

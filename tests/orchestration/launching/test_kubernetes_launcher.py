@@ -415,9 +415,12 @@ def test_requests_are_repeated_where_the_cluster_is_busy(cluster, tmp_path):
     assert busy.submit(order(tmp_path)).name in cluster.kind("jobs")
 
 
-def test_refused_order_says_why(cluster, launcher, tmp_path):
-    cluster.refusals.append(403)
-    with pytest.raises(LaunchFailed, match="answered 403: refused by the test"):
+@pytest.mark.parametrize(
+    ("refusal", "error"), [(403, InputError), (422, InputError), (500, LaunchFailed), (504, LaunchFailed)]
+)
+def test_refused_order_says_why(cluster, launcher, tmp_path, refusal, error):
+    cluster.refusals.append(refusal)
+    with pytest.raises(error, match=f"answered {refusal}: refused by the test"):
         launcher.submit(order(tmp_path))
 
 

@@ -24,6 +24,7 @@ NEWEST = sorted(
 EVERY_SETTING = {
     "image_pull_secrets": ["registry"],
     "priority_class": "training",
+    "runtime_class": "nvidia",
     "node_selector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
     "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}, {"key": "team", "value": "alto"}],
     "secrets": ["alto-s3", "alto-mlflow"],
@@ -104,6 +105,7 @@ def test_processes_of_one_node_are_started_by_torchrun(tmp_path):
     assert container_of(manifest)["args"] == torchrun + worker
     assert container_of(single(tmp_path, processes=1))["args"] == worker
     assert container_of(manifest)["workingDir"] == str(tmp_path)
+    assert variables_of(manifest)["GIT_CONFIG_VALUE_0"] == str(tmp_path)
 
 
 def test_pods_of_several_nodes_meet_at_the_first(tmp_path):
@@ -124,7 +126,8 @@ def test_pods_of_several_nodes_meet_at_the_first(tmp_path):
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"]
     assert service["spec"]["selector"].items() <= manifest["spec"]["template"]["metadata"]["labels"].items()
-    assert service["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
+    (owner,) = service["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["blockOwnerDeletion"]) == ("uid-1", True)
 
 
 def test_names_leave_room_for_what_the_cluster_appends(tmp_path):
