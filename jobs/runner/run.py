@@ -21,7 +21,7 @@ from jobs.runner.verdict import is_finished
 
 Launch = Callable[[JobSpec, StageLock], None]
 # What a job may leave in its state: never hashed.
-TELEMETRY = ("metrics.jsonl", "data_docs", "speed.json", ENVIRONMENT_FILE)
+TELEMETRY = ("metrics.jsonl", "data_docs", "speed.json", ENVIRONMENT_FILE, OUTBOX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +99,10 @@ def keep_telemetry(root: Path, spec: JobSpec, data_version: str, seconds: float)
     keep_unsent(Outbox(folder / OUTBOX), root)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    mlflow_run = outbox_of(spec).run
     for name in TELEMETRY:
         if (spec.state / name).exists():
             (spec.state / name).rename(folder / name)
-    outbox = outbox_of(spec)
-    mlflow_run = outbox.run
-    if outbox.folder.exists():
-        outbox.folder.rename(folder / OUTBOX)
     last_run = LastRun(
         fingerprint=spec.fingerprint,
         data_version=data_version,

@@ -39,7 +39,7 @@ class NoTracker:
 
 
 def outbox_of(spec: JobSpec) -> Outbox:
-    return Outbox(spec.work / OUTBOX)
+    return Outbox(spec.state / OUTBOX)
 
 
 def use_project_store(root: Path) -> None:
@@ -150,7 +150,9 @@ def send_kept(root: Path) -> list[str]:
     """
     sent = []
     work = root / ".work"
-    for folder in [*(root / UNSENT).glob("*"), *work.glob(f"*/*/{OUTBOX}"), *work.glob(f"*/*/*/{OUTBOX}")]:
+    # Of a stage or one partition, in the state of a job or beside what its last run left.
+    places = [f"*/{deeper}{place}/{OUTBOX}" for deeper in ("", "*/") for place in ("last_run", "*/state")]
+    for folder in [*(root / UNSENT).glob("*"), *(folder for place in places for folder in work.glob(place))]:
         outbox = Outbox(folder)
         with outbox.held() as free:
             if not free or outbox.is_sent:

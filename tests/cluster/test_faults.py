@@ -1,0 +1,236 @@
+"""What goes wrong around a job: each time the state in Dagster, DVC, MLflow and Slurm is right, and no checkpoint lost."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.training_project import STEPS, Project, gone
+from tests.jobs.acquisition.object_store import free_ports
+from tests.services.slurm import Slurm, slurm
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Slurm]:
+    with slurm() as started:
+        yield started
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Project:
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture
+def on_slurm(tmp_path: Path, cluster: Slurm) -> Project:
+    return Project(tmp_path / "project", "slurm", dict(cluster.environment))
+
+
+@pytest.fixture(params=["local", "slurm"])
+def project(request: pytest.FixtureRequest) -> Project:
+    return request.getfixturevalue({"local": "local", "slurm": "on_slurm"}[request.param])
+
+
+def slurm_states(cluster: Slurm, project: Project, stage: str) -> list[str]:
+    lines = cluster.command("squeue", "-h", "-t", "all", "-o", "%k %T").splitlines()
+    work = str(project.root / ".work" / stage)
+    return [line.split()[-1] for line in lines if line.startswith(work)]
+
+
+def assert_no_step_was_lost(lives: list[int], at_least: int) -> None:
+    """Each life but the first began where a checkpoint had been."""
+    assert lives[0] == 0
+    assert len(lives) > 1
+    assert all(later >= at_least for later in lives[1:]), lives
+
+
+def test_a_cancelled_run_ends_its_job_with_a_checkpoint(local: Project) -> None:
+    run = local.materialize("tokenizer_stage1").until_step(10)
+    (job,) = run.job_processes()
+    run.cancel()
+    run.fails()
+    assert gone(job)
+    assert run.status() == "CANCELED"
+    assert [one.info.status for one in local.mlflow_runs()] == ["KILLED"]
+    saved = local.checkpoint("tokenizer_stage1")
+    assert 10 <= saved < STEPS
+    again = local.materialize("tokenizer_stage1", "again").succeeds()
+    assert again.lives() == [saved]
+    (one,) = local.mlflow_runs()  # the same one goes on
+    assert one.info.status == "FINISHED"
+
+
+def test_a_cancelled_run_ends_its_slurm_job_with_a_checkpoint(on_slurm: Project, cluster: Slurm) -> None:
+    run = on_slurm.materialize("mask_tokens").until_step(10)
+    run.cancel()
+    run.fails()
+    assert run.status() == "CANCELED"
+    again = on_slurm.materialize("mask_tokens", "again").succeeds()  # waits for the end of the cancelled one
+    assert slurm_states(cluster, on_slurm, "mask_tokens") == ["CANCELLED", "COMPLETED"]
+    assert_no_step_was_lost([0, *again.lives()], 10)
+
+
+def test_the_job_outlives_its_killed_run_and_the_next_one_takes_its_result(project: Project) -> None:
+    project.set("mask_tokens", seconds=0.15)
+    run = project.materialize("mask_tokens").until_step(5)
+    run.process.send_signal(signal.SIGKILL)
+    run.process.wait()
+    again = project.materialize("mask_tokens", "again").succeeds()
+    assert again.lives() in ([0], []), "no second job"
+    assert re.search(
+        r"attached to alto-toy-mask-tokens|taking the finished result of an earlier job", again.log
+    )
+    assert again.status() == "SUCCESS"
+
+
+def test_a_killed_job_is_started_again_from_its_checkpoint(project: Project) -> None:
+    run = project.materialize("tokenizer_stage1").until_step(20)
+    os.kill(run.job_processes()[0], signal.SIGKILL)
+    run.succeeds()
+    assert_no_step_was_lost(run.lives(), 20)
+    assert "the job was killed" in run.log
+    assert run.status() == "SUCCESS"
+    (one,) = project.mlflow_runs()
+    assert one.info.status == "FINISHED"
+    assert one.data.metrics["total"] == sum(range(STEPS))
+
+
+def test_one_of_two_processes_is_killed(local: Project) -> None:
+    run = local.materialize("altollm_sft").until_step(10)
+    os.kill(run.job_processes()[1], signal.SIGKILL)
+    run.succeeds()
+    assert "the job was killed (process 1 ended first: SIGKILL)" in run.log
+    assert_no_step_was_lost(run.lives(), 10)
+
+
+def test_memory_that_is_not_to_be_had_is_named_and_not_asked_for_again(local: Project) -> None:
+    run = local.materialize("mask_tokens", ALTO_TEST_FAULT="memory")
+    log = run.fails()
+    assert "mask_tokens: the job ran out of memory (MemoryError). Raise resources.needs.mask_tokens" in log
+    assert run.lives() == [0]
+    assert run.status() == "FAILURE"
+    assert local.materialize("mask_tokens", "again").succeeds().lives() == [5]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.getuid() != 0:
+        pytest.skip("a small file system has to be mounted: needs root")
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(place)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("this machine mounts no tmpfs")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(small_disk: Path) -> None:
+    project = Project(small_disk)
+    run = project.materialize("mask_tokens", ALTO_TEST_FAULT="disk")
+    log = run.fails()
+    assert "mask_tokens: the job found the disk full (OSError: [Errno 28] No space left on device" in log
+    assert run.lives() == [0]
+    assert run.status() == "FAILURE"
+    (project.work("mask_tokens") / "state" / "large.partial").unlink()
+    assert project.materialize("mask_tokens", "again").succeeds().lives() == [5]
+
+
+def test_mlflow_is_away_for_the_whole_run_and_back_later(local: Project) -> None:
+    port = free_ports(1)[0]
+    address = f"http://127.0.0.1:{port}"
+    local.environment["MLFLOW_TRACKING_URI"] = address
+    run = local.materialize("tokenizer_stage1").succeeds()
+    assert "warning: MLflow is not reachable" in run.log
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ]
+        + ["--backend-store-uri", f"sqlite:///{local.root / 'server.db'}"]
+        + ["--default-artifact-root", (local.root / "artifacts").as_uri()],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=local.root,
+        start_new_session=True,
+    )
+    try:
+        code = (
+            "import time, urllib.request as r; from pathlib import Path; from jobs.runner.tracking import send_kept\n"
+            f"while True:\n  try: r.urlopen('{address}/health'); break\n  except OSError: time.sleep(0.2)\n"
+            "print(send_kept(Path.cwd()))"
+        )
+        sent = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=local.root,
+            env=local.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        assert sent.stdout.splitlines()[-1] == "['tokenizer_stage1']"
+        (one,) = local.mlflow_runs()
+        assert one.info.status == "FINISHED"
+        assert one.data.metrics["loss"] == pytest.approx(1 / STEPS)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def test_two_runs_of_one_stage_at_once_start_one_job(project: Project) -> None:
+    first = project.materialize("mask_tokens", "first").until_step(1)
+    second = project.materialize("mask_tokens", "second")
+    first.succeeds()
+    second.succeeds()
+    assert first.lives() == [0]
+    assert second.lives() == []
+    assert [run.status() for run in (first, second)] == ["SUCCESS"] * 2
+
+
+def test_the_controller_is_away_while_the_job_ends(on_slurm: Project, cluster: Slurm) -> None:
+    run = on_slurm.materialize("mask_tokens").until_step(5)
+    cluster.pause_controller()
+    run.wait_for(lambda: on_slurm.checkpoint("mask_tokens") == STEPS, "the end of the job")
+    run.wait_for(lambda: "unknown" in run.log, "the run to see that nobody answers")
+    cluster.start_controller()
+    run.succeeds()
+    assert run.lives() == [0]
+    assert run.status() == "SUCCESS"
+    assert slurm_states(cluster, on_slurm, "mask_tokens") == ["COMPLETED"]
+
+
+def test_a_requeued_job_goes_on(on_slurm: Project, cluster: Slurm) -> None:
+    run = on_slurm.materialize("mask_tokens").until_step(20)
+    (number,) = re.findall(r"submitted \S+ \((\d+)\)", run.log)
+    cluster.command("scontrol", "requeue", number)
+    run.succeeds()
+    assert_no_step_was_lost(run.lives(), 20)
+    assert run.status() == "SUCCESS"
+
+
+def test_a_job_that_is_warned_of_its_time_limit_goes_on_in_another_life(
+    on_slurm: Project, cluster: Slurm
+) -> None:
+    on_slurm.set("mask_tokens", seconds=0.5)
+    on_slurm.parameters["resources"]["needs"]["default"]["hours"] = 1 / 60
+    on_slurm.set()
+    run = on_slurm.materialize("mask_tokens").succeeds()
+    assert run.status() == "SUCCESS"
+    assert_no_step_was_lost(run.lives(), 1)
+    assert sorted(run.lives()) == run.lives()
