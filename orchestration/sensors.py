@@ -1,6 +1,7 @@
 """Sensors: new shards, what `dvc repro` has done, and what follows a retraining."""
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from data_contracts.errors import InputError
 from jobs.runner.ledger import value_hash
 from jobs.runner.lineage import code_files, look_up, read_lineage, read_yaml
 from jobs.runner.staleness import lineage_state
@@ -20,6 +22,8 @@ from orchestration.automation.new_data import (
 )
 from orchestration.automation.settings import NewData
 from orchestration.jobs import retraining
+from orchestration.launching.interface import LaunchFailed
+from orchestration.launching.orphans import launchers_in_use, orphans
 from orchestration.ledger_sync import sync_ledger
 from orchestration.partitions import SA1B_BATCHES, add_batch
 
@@ -103,6 +107,28 @@ def build_sensors(
         context.update_cursor(seen)
         return dg.SkipReason(f"reported {', '.join(map(str, reported))}" if reported else "up to date")
 
+    @dg.sensor(
+        minimum_interval_seconds=300,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Finds jobs that no run watches any more; cancels them where ALTO_CANCEL_ORPHANS is 1.",
+    )
+    def orphaned_jobs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        cancels = os.environ.get("ALTO_CANCEL_ORPHANS") == "1"
+        found = []
+        try:
+            for launcher in launchers_in_use(root):
+                for handle in orphans(launcher, root):
+                    found.append(f"{handle.name} ({handle.id})")
+                    if cancels:
+                        launcher.cancel(handle)
+        except (InputError, LaunchFailed) as error:
+            return dg.SkipReason(f"jobs cannot be listed: {error}")
+        if not found:
+            return dg.SkipReason("every job is watched by a run")
+        done = "cancelled" if cancels else "run the stage again to have its result, or cancel it"
+        context.log.warning(line := f"nobody watches {', '.join(found)}: {done}")
+        return dg.SkipReason(line)
+
     @dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.SUCCESS,
         monitored_jobs=[retraining],
@@ -133,6 +159,7 @@ def build_sensors(
         new_shards,
         new_referring_versions,
         ledger_sync,
+        orphaned_jobs,
         evaluate_after_retraining,
         report_after_evaluation,
     ]

@@ -51,8 +51,8 @@ def status_of(spec: JobSpec, error: "ChildFailedError") -> int:
         print(f"process {rank} ended first: {how}", file=sys.stderr)
     if this_process():
         leave_stopped(spec, "asked to stop")
-    elif all(failure.exitcode != STATUS_STOPPED for failure in error.failures.values()):
-        forget_stopped(spec)  # of one that torchrun asked to end
+    elif any(failure.exitcode != STATUS_STOPPED for failure in error.failures.values()):
+        forget_stopped(spec)  # that of a process which torchrun asked to end, because another one had died
     return verdict_status(spec)
 
 

