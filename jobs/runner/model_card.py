@@ -51,22 +51,42 @@ class ModelCard:
 
     def tags(self) -> dict[str, str]:
         """Searchable in the registry. data_version.STAGE: of all its partitions together, where it has any.
-        device_hours: of the runs whose time is known."""
+        hours, device_hours: of the runs whose time is known. metric.BENCHMARK.NAME: what was measured of just this."""
         failed = [
             f"{made.address}: {check['reason']}"
             for made in self.sources
             for check in made.checks
             if check["name"] in CONTRACT_CHECKS and not check["passed"]
         ]
-        hours = [made.device_hours for made in (*self.sources, self.of) if made.device_hours is not None]
+        runs = [
+            (made.run.seconds / 3600, made.device_hours or 0.0) for made in self._all if made.run is not None
+        ]
         versions: dict[str, dict[str, str]] = {}
         for made in self.sources:
             versions.setdefault(made.address.stage, {})[made.address.partition or ""] = made.data_version
         return {
             **{f"data_version.{stage}": one.get("") or value_hash(one) for stage, one in versions.items()},
             CONTRACTS: "; ".join(failed)[:5000] or CONTRACTS_KEPT,
-            "device_hours": f"{sum(hours):.4f}",
+            "hours": f"{sum(hours for hours, _ in runs):.4f}",
+            "device_hours": f"{sum(device_hours for _, device_hours in runs):.4f}",
+            **self._metrics(),
         }
+
+    @property
+    def _all(self) -> tuple[Made, ...]:
+        return (*self.sources, self.of)
+
+    def _metrics(self) -> dict[str, str]:
+        """Figures of the version itself: a benchmark also has those of others, to which it puts their names."""
+        metrics = {}
+        for made in self.measured:
+            benchmark = made.address.partition
+            own = f"{self.of.address.stage}_" if benchmark else ""
+            for name, value in made.figures.items():
+                if name.startswith(own) and not isinstance(value, str):
+                    place = f"{benchmark}." if benchmark else ""
+                    metrics[f"metric.{place}{name.removeprefix(own)}"] = f"{value:g}"
+        return metrics
 
     def text(self) -> str:
         """Markdown."""
@@ -79,7 +99,7 @@ class ModelCard:
                 "## Training",
                 _figures_of([self.of]),
                 "## Made from",
-                _table_of_sources([*self.sources, self.of]),
+                _table_of_sources(self._all),
                 _figures_of(self.sources),
             ]
         )

@@ -80,6 +80,7 @@ def register(
             "stage": address.stage,
             "profile": profile,
             "git_commit": run.data.tags.get("git_commit", ""),
+            "parameters": f"runs:/{run.info.run_id}/params.yaml",
             **trained_on(root, address),
         },
     )
@@ -93,9 +94,10 @@ def register(
 
 def describe(client: Any, version: RegisteredVersion, card: ModelCard) -> None:
     """Bring card and tags of a version up to date: benchmarks run after it was registered."""
-    client.update_model_version(version.model, version.version, card.text())
+    known = client.update_model_version(version.model, version.version, card.text()).tags
     for name, value in card.tags().items():
-        client.set_model_version_tag(version.model, version.version, name, value)
+        if known.get(name) != value:
+            client.set_model_version_tag(version.model, version.version, name, value)
 
 
 def artifact_folder(root: Path, profile: str, address: StageAddress, scratch: str) -> Path:

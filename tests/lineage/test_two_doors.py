@@ -104,6 +104,13 @@ def test_models_are_registered_once_as_challenger(by_dvc: Path) -> None:
     assert version.tags["contracts"] == "passed"
     assert version.tags["data_version.altollm_sft"] == data_versions(by_dvc)["altollm_sft"]
     assert float(version.tags["device_hours"]) > 0
+    assert float(version.tags["hours"]) > 0
+    assert version.tags["data_version"] == data_versions(by_dvc)["altollm_grpo"]
+    assert version.tags["tokenizer_data_version"] == data_versions(by_dvc)["tokenizer_stage1_5"]
+    assert version.tags["profile"] == "smoke"
+    assert "git_commit" in version.tags  # empty in a copy without commits
+    assert version.tags["parameters"] == f"runs:/{version.run_id}/params.yaml"
+    assert 0 <= float(version.tags["metric.scenes.giou"]) <= 1
     measured = version.description.split("## Measured")[1].split("## Training")[0]
     assert "benchmark@scenes" in measured
 

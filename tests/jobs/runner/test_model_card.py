@@ -38,6 +38,22 @@ CONTRACT = {"name": "contract", "passed": False, "reason": "3 of 9 rows quaranti
 def test_device_hours_are_those_of_all_processes_of_all_runs_that_are_known() -> None:
     tags = card(made("tokenizer_stage1", 3600), made("base_weights", None)).tags()
     assert float(tags["device_hours"]) == 1 + 8 / 2
+    assert float(tags["hours"]) == 1 + 1 / 2
+
+
+def test_metrics_are_those_of_the_version_itself() -> None:
+    figures = {"altollm_grpo_giou": 0.51234, "altollm_sft_giou": 0.4, "images": 9, "limit": "whole benchmark"}
+    tags = card(measured=(made("benchmark@scenes", 1, figures=figures),)).tags()
+    assert {name: value for name, value in tags.items() if name.startswith("metric.")} == {
+        "metric.scenes.giou": "0.51234"
+    }
+    tokenizer = ModelCard(
+        profile="small",
+        of=made("tokenizer_stage1_5"),
+        sources=(),
+        measured=(made("tokenizer_benchmark", 1, figures={"iou": 0.7, "limit": "whole"}),),
+    )
+    assert tokenizer.tags()["metric.iou"] == "0.7"
 
 
 def test_tags_name_the_version_of_every_source_and_one_of_all_partitions() -> None:
