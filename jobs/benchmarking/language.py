@@ -13,6 +13,7 @@ from alto_models.data.shards import Picture
 from alto_models.tokenizer.interface import Tokenizer
 from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image
 from alto_models.training.precision import to_device
+from jobs.benchmarking.batches import whole_images
 from jobs.benchmarking.questions import Question
 from jobs.benchmarking.results import ADAPTIVE, FULL
 from jobs.benchmarking.rows import Mask, Prediction
@@ -49,8 +50,7 @@ class LanguageSystem:
 
     def predict(self, questions: Sequence[Question], mode: str) -> list[Prediction]:
         predictions: list[Prediction] = []
-        for start in range(0, len(questions), self.batch_size):
-            batch = questions[start : start + self.batch_size]
+        for batch in whole_images(questions, lambda one: one.image.image_id, self.batch_size):
             if not self.presence_asked_first:
                 predictions += self._predict_batch(batch, mode)
                 continue

@@ -22,6 +22,7 @@ from alto_models.vqa_metrics import (
     vqa_answer,
 )
 from data_contracts.errors import InputError
+from jobs.benchmarking.batches import whole_images
 from jobs.benchmarking.language import LanguageModel
 from jobs.benchmarking.results import Estimate, with_limit
 from jobs.benchmarking.shards import in_shards
@@ -139,8 +140,7 @@ def _ask(
     name: str, model: LanguageModel, asked: Sequence[Asked], max_length: int, settings: Settings
 ) -> list[dict[str, object]]:
     rows = []
-    for start in range(0, len(asked), settings.questions_per_batch):
-        batch = asked[start : start + settings.questions_per_batch]
+    for batch in whole_images(asked, lambda one: one.image.image_id, settings.questions_per_batch):
         answers = model.answer(
             [one.picture for one in batch], [one.prompt for one in batch], max_length=max_length
         )
