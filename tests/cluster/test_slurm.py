@@ -139,6 +139,46 @@ def test_of_a_forgotten_job_its_own_marker_tells(launcher: SlurmLauncher) -> Non
     assert phase(launcher, JobHandle(lost.name, "999999", lost.spec.work)) is JobPhase.FAILED
 
 
+# Stops as a worker does: Slurm sends SIGTERM when the time of grace begins.
+ONCE_MORE = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(75))
+print('start', os.environ.get('SLURM_RESTART_COUNT', '0'), os.environ['SLURMD_NODENAME'], flush=True)
+time.sleep(0 if 'SLURM_RESTART_COUNT' in os.environ else 600)
+"""
+
+
+def starts(launcher: SlurmLauncher, handle: JobHandle) -> list[str]:
+    return re.findall(r"^start (\d \w+)$", launcher.log(handle, 0).decode(), re.MULTILINE)
+
+
+def test_a_pre_empted_job_is_started_again(cluster: Slurm, launcher: SlurmLauncher) -> None:
+    handle = launcher.submit(order(launcher.root, "low", ONCE_MORE, Needs(cpus=4, memory_gb=0.5)))
+    wait_until(lambda: starts(launcher, handle))
+    launcher.settings = SlurmSettings.model_validate(
+        {"cpu": {"partition": "urgent"}, "seconds_between_looks": 0.01}
+    )
+    code, node = "import time; time.sleep(600)", Needs(cpus=4, memory_gb=0.5)
+    urgent = [launcher.submit(order(launcher.root, name, code, node)) for name in ("urgent1", "urgent2")]
+    wait_until(lambda: phase(launcher, handle) is JobPhase.PENDING)
+    assert launcher.find(handle.name) == handle
+    for other in urgent:
+        launcher.cancel(other)
+    assert ended(launcher, handle).phase is JobPhase.SUCCEEDED
+    assert [start[0] for start in starts(launcher, handle)] == ["0", "1"]
+
+
+def test_a_job_whose_node_fails_is_started_on_another(cluster: Slurm, launcher: SlurmLauncher) -> None:
+    handle = launcher.submit(order(launcher.root, "unlucky", ONCE_MORE))
+    wait_until(lambda: starts(launcher, handle))
+    cluster.fail_node("n1")
+    try:
+        assert ended(launcher, handle).phase is JobPhase.SUCCEEDED
+    finally:
+        cluster.start_node("n1")
+    assert starts(launcher, handle) == ["0 n1", "1 n2"]
+
+
 def test_a_training_on_two_nodes_that_is_warned_goes_on_after_the_queue(
     cluster: Slurm, tmp_path: Path
 ) -> None:

@@ -44,11 +44,11 @@ ReturnToService=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,defer_batch,requeue_setup_env_fail
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,defer_batch
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=0
-MinJobAge={seconds_remembered}
+MinJobAge=300
 KillWait=5
 SlurmdTimeout=60
 StateSaveLocation={base}/controller
@@ -108,9 +108,7 @@ class Slurm:
     def _start(self, name: str, program: str, *arguments: str) -> None:
         with (self.base / f"{name}.log").open("ab") as log:
             self._daemons[name] = subprocess.Popen(
-                [program_path(program), *arguments, "-f", str(self.base / "slurm.conf")]
-                if program != "munged"
-                else [program_path(program), *arguments],
+                [program_path(program), *arguments],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -141,11 +139,8 @@ def program_path(name: str) -> str:
 
 
 @contextmanager
-def slurm(seconds_remembered: int = 300) -> Iterator[Slurm]:
-    """Two idle nodes of 4 CPUs and 16 GB, partitions `cpu` (default) and `urgent`, whose jobs requeue those of `cpu`.
-
-    seconds_remembered: how long the controller answers for a job that is over.
-    """
+def slurm() -> Iterator[Slurm]:
+    """Two idle nodes of 4 CPUs and 16 GB; jobs of partition `urgent` pre-empt those of `cpu`, the default."""
     require_slurm()
     with ExitStack() as stack:
         base = Path(stack.enter_context(TemporaryDirectory(prefix="slurm-")))
@@ -158,7 +153,6 @@ def slurm(seconds_remembered: int = 300) -> Iterator[Slurm]:
                 controller_port=ports[0],
                 first_port=ports[1],
                 second_port=ports[2],
-                seconds_remembered=seconds_remembered,
             )
         )
         munge = base / "munge"

@@ -70,7 +70,9 @@ status=0
 {srun} || status=$?
 stopped={shlex.quote(str(order.spec.work / "stopped.txt"))}
 if [ "$status" -eq {STATUS_STOPPED} ] || {{ [ "$status" -ne 0 ] && [ -e "$stopped" ]; }}; then
-  [ "${{SLURM_RESTART_COUNT:-0}}" -ge {settings.requeues} ] || scontrol requeue "$SLURM_JOB_ID"
+  # A cancelled job stops, too, and is to stay so.
+  scontrol --oneliner show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING &&
+    [ "${{SLURM_RESTART_COUNT:-0}}" -lt {settings.requeues} ] && scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"
 """

@@ -25,6 +25,7 @@ if [ "$(basename "$0")" = scontrol ]; then
     "show hostnames"*) printf 'n1\\nn2\\n' ;;
     *"show node n1") echo "NodeName=n1 NodeAddr=10.0.0.1 NodeHostName=n1" ;;
     "show job 7") ;;
+    "--oneliner show job 7") echo "JobId=7 JobState=$FAKE_STATE" ;;
     requeue*) echo "$*" >> requeued ;;
     *) exit 1 ;;
   esac
@@ -62,12 +63,16 @@ def bin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_script(
-    script: str, folder: Path, bin_folder: Path, status: int = 0, restarts: int = 0
+    script: str, folder: Path, bin_folder: Path, status: int = 0, restarts: int = 0, state: str = "RUNNING"
 ) -> tuple[int, list[str], dict[str, str]]:
     """Exit status, what srun was given, and the variables it saw."""
     folder.mkdir(exist_ok=True)
     (folder / "job.sh").write_text(script)
-    environment = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "FAKE_STATUS": str(status)}
+    environment = {
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "FAKE_STATUS": str(status),
+        "FAKE_STATE": state,
+    }
     environment |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_RESTART_COUNT": str(restarts)}
     ended = subprocess.run(["bash", "job.sh"], cwd=folder, env=environment, check=False)
     variables = (folder / "variables").read_bytes().decode("utf-8", "surrogateescape").split("\0")
@@ -126,23 +131,24 @@ def test_a_job_of_several_nodes_meets_at_the_first(tmp_path: Path, bin_folder: P
 
 
 @pytest.mark.parametrize(
-    ("status", "marker", "restarts", "requeued"),
+    ("status", "marker", "restarts", "state", "requeued"),
     [
-        (75, False, 0, True),
-        (1, True, 0, True),
-        (1, False, 0, False),
-        (0, True, 0, False),
-        (75, False, 20, False),
+        (75, False, 0, "RUNNING", True),
+        (1, True, 0, "RUNNING", True),
+        (1, False, 0, "RUNNING", False),
+        (0, True, 0, "RUNNING", False),
+        (75, False, 20, "RUNNING", False),
+        (75, True, 0, "CANCELLED", False),
     ],
 )
 def test_a_job_that_was_told_to_stop_goes_back_into_the_queue(
-    tmp_path: Path, bin_folder: Path, status: int, marker: bool, restarts: int, requeued: bool
+    tmp_path: Path, bin_folder: Path, status: int, marker: bool, restarts: int, state: str, requeued: bool
 ) -> None:
     order = JobOrder.of(spec(tmp_path), {})
     if marker:
         (tmp_path / "stopped.txt").touch()
     script = job_script(order, SlurmSettings(requeues=20), tmp_path)
-    ended, _, _ = run_script(script, tmp_path / "run", bin_folder, status, restarts)
+    ended, _, _ = run_script(script, tmp_path / "run", bin_folder, status, restarts, state)
     assert ended == status
     assert (tmp_path / "run" / "requeued").exists() == requeued
 
