@@ -59,7 +59,7 @@ def test_dagster_runs_a_stage_on_the_cluster(cluster: FakeCluster, project: Path
 
 
 def test_two_nodes_train(cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestration.launching.kubernetes.manifests.RENDEZVOUS_PORT", free_ports(1)[0])
+    monkeypatch.setattr("orchestration.launching.kubernetes.pods.RENDEZVOUS_PORT", free_ports(1)[0])
     prepared = write_prepared_masks(tmp_path / "prepared")
     changes = {"steps": 3, "health": {"max_loss_ratio": 10.0, "min_codebook_usage": 0.0}}
     spec = written("tokenizer_stage1", tmp_path / "work", {"prepare_sa1b": prepared}, 1, changes)

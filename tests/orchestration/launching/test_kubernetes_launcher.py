@@ -1,14 +1,17 @@
 """The Kubernetes launcher against an API server of a few endpoints, through the official client."""
 
 import time
+from datetime import UTC, datetime
 
 import pytest
+from kubernetes import client
 
 from data_contracts.errors import InputError
 from jobs.runner.stopping import STATUS_STOPPED
 from orchestration.launching.interface import JobPhase, LaunchFailed
-from orchestration.launching.kubernetes.api import ClusterApi
+from orchestration.launching.kubernetes.api import RETRIES, ClusterApi
 from orchestration.launching.kubernetes.launcher import KubernetesLauncher
+from orchestration.launching.kubernetes.status import newest_pods
 from tests.orchestration.launching.kubernetes_orders import TWO_NODES, order, settings
 from tests.services.kubernetes import NAMESPACE, FakeCluster, fake_cluster
 
@@ -405,12 +408,10 @@ def test_gone_is_not_there(cluster, launcher):
 
 
 def test_requests_are_repeated_where_the_cluster_is_busy(cluster, tmp_path):
-    client = cluster.api_client()
-    from orchestration.launching.kubernetes.api import RETRIES
-
-    client.configuration.retries = RETRIES.new(backoff_factor=0.0)
-    client.rest_client.__init__(client.configuration)
-    busy = KubernetesLauncher(tmp_path, settings(tmp_path), ClusterApi(client, NAMESPACE, False))
+    configuration = cluster.api_client().configuration
+    configuration.retries = RETRIES.new(backoff_factor=0.0)
+    api = ClusterApi(client.ApiClient(configuration), NAMESPACE, False)
+    busy = KubernetesLauncher(tmp_path, settings(tmp_path), api)
     cluster.refusals += [503, 429]
     assert busy.submit(order(tmp_path)).name in cluster.kind("jobs")
 
@@ -446,6 +447,24 @@ def test_pytorch_job(cluster, tmp_path):
     again = launcher.submit(order(tmp_path, **TWO_NODES))
     launcher.cancel(again)
     assert not cluster.kind("pytorchjobs")
+
+
+def test_pods_of_a_pytorch_job_are_told_apart():
+    names = [("worker", "1"), ("master", "0"), ("worker", "0")]
+    pods = [
+        client.V1Pod(
+            metadata=client.V1ObjectMeta(
+                name=f"{kind}-{index}",
+                creation_timestamp=datetime(2031, 1, 1, tzinfo=UTC),
+                labels={
+                    "training.kubeflow.org/replica-type": kind,
+                    "training.kubeflow.org/replica-index": index,
+                },
+            )
+        )
+        for kind, index in names
+    ]
+    assert [pod.metadata.name for pod in newest_pods(pods)] == ["master-0", "worker-0", "worker-1"]
 
 
 @pytest.mark.parametrize("name", ["$(touch x);..", "../../pods", "alto-", "Alto-x", "alto-x/log"])

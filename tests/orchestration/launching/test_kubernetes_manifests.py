@@ -10,11 +10,11 @@ from kubernetes import client
 from data_contracts.errors import InputError
 from jobs.runner.job_spec import Needs
 from orchestration.launching.kubernetes.manifests import (
-    _literal,
     job_manifest,
     pytorch_job_manifest,
     rendezvous_service,
 )
+from orchestration.launching.kubernetes.pods import literal
 from tests.orchestration.launching.kubernetes_orders import TWO_NODES, order, settings
 
 RELEASES = kubernetes_validate.utils.all_versions()
@@ -219,7 +219,7 @@ def test_kubernetes_puts_no_variable_into_a_value(tmp_path):
 @hypothesis_settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="$()A ", max_size=12))
 def test_what_kubernetes_makes_of_a_literal_is_the_text(text):
-    assert expanded(_literal(text), {"A": "!", "": "!"}) == text
+    assert expanded(literal(text), {"A": "!", "": "!"}) == text
 
 
 def expanded(text, variables):
