@@ -11,7 +11,7 @@ from data_contracts.errors import InputError
 
 def write_atomically(path: Path, content: str) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(content)
+    temporary.write_text(content, encoding="utf-8")
     os.replace(temporary, path)
 
 

@@ -55,7 +55,9 @@ class Surroundings:
 def write_report(root: Path, out: Path | None = None) -> Path:
     """Write the whole report and return where; by default reports/<profile>/report.html, which DVC does not track."""
     path = out or root / "reports" / read_lineage(root).profile / WHOLE_REPORT
-    write_atomically(path, render_report(root))
+    page = render_report(root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page)
     return path
 
 

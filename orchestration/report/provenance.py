@@ -13,12 +13,17 @@ from jobs.runner.ledger import value_hash
 from jobs.runner.lineage import Lineage, code_version
 from jobs.runner.model_card import Made, made_from
 from jobs.runner.run import last_run_folder
-from jobs.runner.staleness import StageState
+from jobs.runner.staleness import Plan, StageState
 from orchestration.promotion.decision import CONTRACT_STAGES
 
 MOST_ROWS = 12  # of one stage: where it has more partitions they share a row
 SHORT = 12  # characters shown of a hash
-PLAN_WORDS = {"runs": "stale", "runs_if_changed": "stale if upstream changes", "does_not_run": "up to date"}
+PLAN_WORDS: dict[Plan, str] = {
+    "runs": "stale",
+    "runs_if_changed": "stale if upstream changes",
+    "restored": "stale, made before",
+    "does_not_run": "up to date",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

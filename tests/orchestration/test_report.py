@@ -1,6 +1,7 @@
 """The whole report: recorded figures, with what belongs to no hash put around them."""
 
 import dataclasses
+import json
 import re
 import threading
 import urllib.error
@@ -8,13 +9,19 @@ import urllib.request
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
+import yaml
 
 from data_contracts.errors import InputError
 from jobs.benchmarking.results import METRICS_FILE, BenchmarkMetrics, read_metrics
 from jobs.runner.environment import current_environment, read_environment, write_environment
+from jobs.runner.layout import StageAddress, output_folder
+from jobs.runner.ledger import Recorded
+from jobs.runner.lineage import read_lineage
+from jobs.runner.staleness import Plan, StageState
 from orchestration.page_server import PageHandler
 from orchestration.promotion.decision import Decision
 from orchestration.promotion.rules import Finding
@@ -22,7 +29,7 @@ from orchestration.report import page as report_page
 from orchestration.report.champion import ChampionView
 from orchestration.report.page import Surroundings, fill
 from orchestration.report.plots import draw_curves
-from orchestration.report.provenance import Contract, Provenance, Source
+from orchestration.report.provenance import PLAN_WORDS, Contract, Provenance, Source, read_provenance
 from orchestration.report.speed import SpeedRow
 from orchestration.sweep import SweepPoint, draw
 from tests.jobs.benchmark_example import known_systems
@@ -202,3 +209,59 @@ def test_the_page_server_makes_the_report_when_asked(tmp_path: Path, monkeypatch
         finally:
             server.shutdown()
             thread.join()
+
+
+def many_batches(root: Path, count: int, failing: int) -> list[StageState]:
+    """A project of one stage with `count` recorded partitions; the contract of number `failing` is broken."""
+    keys = [f"batch_{number:03d}" for number in range(count)]
+    entry = {"matrix": {"batch": "${sa1b.batches}"}, "cmd": "make", "outs": ["data"]}
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"prepare_sa1b": entry}}))
+    (root / "partitions.yaml").write_text(yaml.safe_dump({"sa1b": {"batches": keys}}))
+    (root / "params.yaml").write_text("profile: small\n")
+    states = []
+    for number, key in enumerate(keys):
+        address = StageAddress("prepare_sa1b", key)
+        folder = root / output_folder("small", address)
+        folder.mkdir(parents=True)
+        check = {"name": "contract", "passed": number != failing, "reason": "as counted"}
+        figures = {"rows_read": 10, "rows_accepted": 10, "rows_quarantined": 0}
+        (folder / "report.json").write_text(json.dumps({"figures": figures, "checks": [check]}))
+        recorded = Recorded(
+            address=address, data_version=f"{number:032d}.dir", entry_hash="e", how="unchanged"
+        )
+        plan: Plan = "runs" if number == 1 else "does_not_run"
+        states.append(
+            StageState(address=address, plan=plan, changes=(), recorded=recorded, input_versions={})
+        )
+    return states
+
+
+def test_every_plan_has_its_words() -> None:
+    assert set(PLAN_WORDS) == set(get_args(Plan))
+
+
+def test_few_partitions_have_a_row_each(tmp_path: Path) -> None:
+    states = many_batches(tmp_path, 2, failing=0)
+    found = read_provenance(read_lineage(tmp_path), states)
+    assert [(one.name, one.data_version, one.state) for one in found.sources] == [
+        ("prepare_sa1b@batch_000", "000000000000", "up to date"),
+        ("prepare_sa1b@batch_001", "000000000000", "stale"),
+    ]
+    assert [one.passed for one in found.contracts] == [False, True]
+    assert (found.outputs, found.stale, found.contracts_left_out) == (2, 1, 0)
+
+
+def test_many_partitions_share_a_row_and_no_broken_contract_is_left_out(tmp_path: Path) -> None:
+    states = many_batches(tmp_path, 200, failing=150)
+    lineage = read_lineage(tmp_path)
+    (source,) = read_provenance(lineage, states).sources
+    assert source.name == "prepare_sa1b, 200 partitions"
+    assert source.state == "up to date, stale"
+    other = read_provenance(
+        lineage, [*states[:-1], dataclasses.replace(states[-1], recorded=states[0].recorded)]
+    )
+    assert other.sources[0].data_version != source.data_version
+    contracts = read_provenance(lineage, states)
+    assert [one.name for one in contracts.contracts if not one.passed] == ["prepare_sa1b@batch_150"]
+    assert len(contracts.contracts) + contracts.contracts_left_out == 200
+    assert len(contracts.contracts) < 30
