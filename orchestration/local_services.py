@@ -9,12 +9,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_contracts.errors import InputError
 from jobs.runner.registry import REGISTERED_MODELS, register_recorded
 from jobs.runner.staleness import lineage_state
-from jobs.runner.tracking import send_kept, use_project_store
+from jobs.runner.tracking import send_kept, trouble, use_project_store
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 SECONDS_TO_START = 180
 
@@ -32,27 +37,35 @@ def bring_up_to_date(root: Path) -> None:
     """Report the ledger to Dagster, register what it records in MLflow, and show that in Dagster, too."""
     import dagster as dg
 
-    from orchestration.ledger_sync import sync_ledger, sync_registration
+    from orchestration.ledger_sync import sync_ledger
 
     use_project_home(root)
-    for name in send_kept(root):
-        print(f"MLflow: what {name} could not send before")
     with dg.DagsterInstance.get() as instance:
-        reported = sync_ledger(root, instance)
-        print(f"Dagster: {len(reported)} materializations reported")
-        states = lineage_state(root)
-        fresh = {str(state.address) for state in states if state.plan == "does_not_run"}
-        if not fresh.issuperset(REGISTERED_MODELS):
-            print("MLflow: nothing to register, the models are not up to date")
-            return
+        print(f"Dagster: {len(sync_ledger(root, instance))} materializations reported")
         try:
-            versions = register_recorded(root, states)
+            for line in bring_mlflow_up_to_date(root, instance):
+                print(f"MLflow: {line}")
         except InputError as error:
             print(f"MLflow: {error}")
-            return
-        sync_registration(instance, states, versions)
+        except Exception as error:  # whatever MLflow's client raises
+            print(trouble(error, "`alto sync` again later"))
+
+
+def bring_mlflow_up_to_date(root: Path, instance: "dg.DagsterInstance") -> Iterator[str]:
+    """What is done, a line each. Raises InputError, and whatever MLflow's client raises."""
+    from orchestration.ledger_sync import sync_registration
+
+    for name in send_kept(root):
+        yield f"what {name} could not send before"
+    states = lineage_state(root)
+    fresh = {str(state.address) for state in states if state.plan == "does_not_run"}
+    if not fresh.issuperset(REGISTERED_MODELS):
+        yield "nothing to register, the models are not up to date"
+        return
+    versions = register_recorded(root, states)
+    sync_registration(instance, states, versions)
     for version in versions:
-        print(f"MLflow: {version.model} version {version.version} ({version.how})")
+        yield f"{version.model} version {version.version} ({version.how})"
 
 
 def serve(root: Path, dagster_port: int, mlflow_port: int, pages_port: int) -> None:

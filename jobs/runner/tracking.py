@@ -233,7 +233,16 @@ def flatten(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def warn(error: Exception) -> None:
-    print(
-        f"warning: MLflow is not reachable, what the run has for it is kept and sent later ({first_line(error)})",
-        file=sys.stderr,
-    )
+    print(f"warning: {trouble(error, 'what the run has for it is kept and sent later')}", file=sys.stderr)
+
+
+def trouble(error: Exception, consequence: str) -> str:
+    """What MLflow's client raised, and what follows from it, in one line."""
+    refusals = {
+        "UNAUTHENTICATED": "refuses MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+        "PERMISSION_DENIED": "does not let its user MLFLOW_TRACKING_USERNAME do this",
+    }
+    refused = refusals.get(getattr(error, "error_code", ""))
+    if refused:
+        return f"MLflow {refused}, {consequence}"
+    return f"MLflow is not reachable, {consequence} ({first_line(error)})"

@@ -21,6 +21,9 @@ import requests
 import s3fs
 import yaml
 
+from jobs.runner.job_spec import JobSpec
+from jobs.runner.metric_log import MetricPoint
+from jobs.runner.tracking import send_kept, tracked_run
 from tests.jobs.acquisition.object_store import client, free_ports, weed_binary
 from tests.lineage.project import copy_repository, data_versions, environment, run
 from tests.lineage.remotes import add_remote, files_below
@@ -209,6 +212,35 @@ def test_a_job_tracks_and_registers_with_a_password_and_without_the_buckets_key(
     assert Path(report).read_bytes() == (project / "models/smoke/tokenizer_stage1/report.json").read_bytes()
     stored = client(site.store).list_objects_v2(Bucket="artifacts", Prefix="mlflow/")["Contents"]
     assert any(each["Key"].endswith(f"{trained.info.run_id}/artifacts/report.json") for each in stored)
+
+
+def test_with_a_wrong_password_training_goes_on_and_what_it_did_is_sent_later(
+    project: Path, site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", site.mlflow)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+    spec = JobSpec(
+        stage="altollm_sft",
+        partition=None,
+        partition_items=(),
+        profile="smoke",
+        fingerprint="f" * 32,
+        parameters={},
+        seed=7,
+        inputs={},
+        input_hashes={},
+        work=project / ".work/altollm_sft/refused",
+    )
+    spec.write()
+    with tracked_run(spec) as tracker:
+        tracker.log_point(MetricPoint(1, {"loss": 2.0}))
+    (line,) = capsys.readouterr().err.splitlines()
+    refused = "MLflow refuses MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    assert line == f"warning: {refused}, what the run has for it is kept and sent later"
+    assert f"{refused}, `alto sync` again later" in command(project, site, "-m", "orchestration.cli", "sync")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", services.PIPELINE_PASSWORD)
+    assert send_kept(project) == ["altollm_sft"]
 
 
 def contents(project: Path, site: Site) -> Iterator[tuple[str, bytes]]:
