@@ -100,6 +100,7 @@ class FakeCluster:
 
     def _delete(self, plural: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
         there = self.kind(plural)[name]
+        assert body["propagationPolicy"] == "Foreground"  # its pods end before its name is free
         if (uid := body.get("preconditions", {}).get("uid")) not in (None, there["metadata"]["uid"]):
             raise Refused(409, f"the UID in the precondition ({uid}) does not match")
         there["metadata"]["deletionTimestamp"] = now()
