@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobs.runner.verdict import is_finished
 from orchestration.launching.interface import JobOrder
 from orchestration.launching.kubernetes.api import ClusterApi
 from orchestration.launching.kubernetes.launcher import KubernetesLauncher
 from orchestration.launching.watch import run_job
+from tests.cluster import staged_project
 from tests.cluster.project import change
 from tests.jobs.acquisition.object_store import free_ports
 from tests.jobs.stage_processes import written
@@ -56,6 +58,23 @@ def test_dagster_runs_a_stage_on_the_cluster(cluster: FakeCluster, project: Path
     assert "acquire_sa1b@batch_000" in data_versions(project)
     stages = {job["metadata"]["labels"]["alto/stage"] for job in cluster.kind("jobs").values()}
     assert "acquire_sa1b" in stages
+
+
+def test_stage_whose_pod_sees_no_work_tree(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = staged_project.create(tmp_path / "project", str(tmp_path / "exchange"), str(tmp_path / "remote"))
+    site = {"namespace": NAMESPACE, "image": "alto:cpu", "seconds_between_looks": 0.2}
+    (root / "infra" / "kubernetes").mkdir()
+    (root / "infra" / "kubernetes" / "settings.yaml").write_text(yaml.safe_dump({"kubernetes": site}))
+    staged_project.set_parameters(root, "resources", launcher="kubernetes")
+    monkeypatch.setattr(
+        "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION",
+        str(kubeconfig(cluster, tmp_path / "kubeconfig")),
+    )
+    assert staged_project.run_staged(root, "prepare_sa1b@batch_000").how == "ran"
+    assert "prepare_sa1b@batch_000" in data_versions(root)
+    assert capfd.readouterr().out.count("wrote 5 numbers") == 1  # the log came one way only
 
 
 def test_two_nodes_train(cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

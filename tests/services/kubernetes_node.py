@@ -14,6 +14,7 @@ import yaml
 from tests.services.kubernetes import FakeCluster, fake_cluster
 
 SECONDS_BETWEEN_LOOKS = 0.05
+IMAGE = Path(__file__).parents[2]  # takes the place of the code in the image
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def _run_pod(cluster: FakeCluster, pod: str, place: int) -> None:
         container = cluster.pod(pod)["spec"]["containers"][0]
     process = subprocess.Popen(
         [sys.executable, *(_expanded(argument) for argument in container["args"])],
-        cwd=container["workingDir"],
+        cwd=container.get("workingDir", IMAGE),
         env={**os.environ, **_variables(container, place)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
