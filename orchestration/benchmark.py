@@ -71,6 +71,8 @@ def altollm(
     from data_contracts.schemas import REFERRING_SCHEMA
     from jobs.benchmark import Config, compare_systems
     from jobs.benchmarking.language import LanguageSystem
+    from jobs.benchmarking.results import read_metrics
+    from jobs.benchmarking.speed import SPEED_FILE, Speed, speed_lines
     from jobs.benchmarking.vqa import ask_and_score
     from orchestration.trained_models import load_segmenter
 
@@ -101,6 +103,7 @@ def altollm(
             report = compare_systems(
                 rows, [system], segmenter.tokenizer.config, config, context, learned=[MEASURED]
             )
+            print("\n".join(speed_lines(read_metrics(context.work / SPEED_FILE, Speed))))
     _print(report)
 
 

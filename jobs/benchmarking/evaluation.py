@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from alto_models.data.shards import ShardRows
 from jobs.benchmarking.questions import BenchmarkImage, EvaluationProtocol, Question
-from jobs.benchmarking.results import SAMPLES_SCHEMA
+from jobs.benchmarking.results import NO_MODE, SAMPLES_SCHEMA
 from jobs.benchmarking.rows import sample_row
 from jobs.benchmarking.shards import in_shards
 from jobs.benchmarking.speed import Timed, machine, stopwatch, timings_of, with_timings
@@ -63,15 +63,14 @@ def _answers(questions: Sequence[Question], systems: Sequence[System], where: st
                 sample_row(question, prediction, system.name, mode)
                 for question, prediction in zip(questions, predictions, strict=True)
             ]
-            codes = sum(len(prediction.codes) for prediction in predictions)
-            if codes:
+            if mode != NO_MODE:
                 timings.append(
                     Timed(
                         machine=where,
                         system=system.name,
                         mode=mode,
                         answers=len(questions),
-                        mask_tokens=codes,
+                        mask_tokens=sum(len(prediction.codes) for prediction in predictions),
                         **watch,
                     )
                 )

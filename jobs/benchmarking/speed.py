@@ -112,6 +112,21 @@ def log_speed(protocols: Mapping[str, Sequence[Sequence[Timed]]], context: Stage
         context.log_metrics(number, **values)
 
 
+def speed_lines(speed: Speed) -> list[str]:
+    """For people: a line for each system and prompt mode, over all shards."""
+    timings: dict[tuple[str, str], list[Timed]] = {}
+    for shard in speed.shards:
+        for one in shard:
+            timings.setdefault((one.system, one.mode), []).append(one)
+    lines = []
+    for (system, mode), ones in timings.items():
+        seconds = sum(one.seconds for one in ones)
+        an_answer = seconds / sum(one.answers for one in ones)
+        tokens = sum(one.mask_tokens for one in ones) / seconds
+        lines.append(f"{system}, {mode}: {an_answer:.3g} s an answer, {tokens:.3g} mask tokens a second")
+    return [*lines, *sorted({f"on {one.machine}" for ones in timings.values() for one in ones})]
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from jobs.benchmarking.speed import Speed, Timed
+from jobs.benchmarking.speed import Speed, Timed, speed_lines
 from orchestration.promotion.rules import (
     Finding,
     PairedSamples,
@@ -178,6 +178,15 @@ def test_a_champion_without_times_says_how_to_go_on() -> None:
     finding = compared_speed(speed(1.0), None)
     assert not finding.passed
     assert "set promotion.max_slowdown to null" in finding.found
+
+
+def test_speed_is_told_over_all_shards() -> None:
+    """20 answers in 8 s, with 100 mask tokens."""
+    assert (
+        speed_lines(speed(2.0, 6.0))[0]
+        == "altollm_grpo, adaptive: 0.4 s an answer, 12.5 mask tokens a second"
+    )
+    assert speed_lines(speed(2.0, 6.0))[-1] == "on GPU A"
 
 
 def test_on_a_processor_its_own_time_is_compared() -> None:
