@@ -52,14 +52,14 @@ def sbatch_arguments(order: JobOrder, settings: SlurmSettings, root: Path, scrip
 
 def job_script(order: JobOrder, settings: SlurmSettings, root: Path) -> str:
     """The script waits for all processes and ends with their status. Told to stop, the job goes back into the queue."""
-    variables = {**settings.variables, **order.environment, "ALTO_JOB_NAME": order.name}
+    variables = {**settings.variables, **order.environment}
     srun = shlex.join(["srun", *srun_options(order.spec, settings, root), *command(order, settings, root)])
     port = FIRST_PORT + int(order.spec.fingerprint[:8], 16) % PORTS
     return f"""#!/bin/bash
 # Written by the Slurm launcher for {order.name}.
 {"".join(f"export {name}={shlex.quote(value)}{chr(10)}" for name, value in sorted(variables.items()))}
-# A step starts only where the controller answers.
-until scontrol show job "$SLURM_JOB_ID" > /dev/null; do sleep 5; done
+# A step starts only where the controller answers: wait for it, five minutes at most.
+for attempt in {{1..60}}; do scontrol show job "$SLURM_JOB_ID" > /dev/null && break || sleep 5; done
 # All nodes meet at the first one. Each start takes another port, in case the last one's is not free yet.
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(scontrol --oneliner show node "$first" | grep -o 'NodeAddr=[^ ]*')
