@@ -8,8 +8,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -95,11 +95,11 @@ class Slurm:
         self._start("slurmctld", "slurmctld", "-D")
 
     def fail_node(self, name: str) -> None:
-        """SIGKILL for its slurmd and all that runs below it; the controller is told at once."""
+        """SIGKILL for its slurmd and all that it has started; the controller is told at once."""
         daemon = self._daemons.pop(name)
-        steps = psutil.Process(daemon.pid).children(recursive=True)
-        for process in [daemon, *steps]:
-            process.kill()
+        daemon.kill()
+        daemon.wait()
+        self._kill(lambda environment: environment.get("SLURMD_NODENAME") == name)
         self.command("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=test")
 
     def start_node(self, name: str) -> None:
@@ -116,12 +116,17 @@ class Slurm:
                 start_new_session=True,
             )
 
+    def _kill(self, chosen: Callable[[Mapping[str, str]], bool] = lambda environment: True) -> None:
+        """What the cluster has started, daemons and jobs, as far as its variables are those to choose."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):  # it has just ended
+                environment = process.environ()
+                if environment.get("SLURM_CONF") == self.environment["SLURM_CONF"] and chosen(environment):
+                    process.kill()
+
     def _stop(self) -> None:
-        if "slurmctld" in self._daemons:
-            subprocess.run(["scancel", "--full", "-u", "root"], env=self.environment, check=False, timeout=60)
+        self._kill()
         for daemon in self._daemons.values():
-            for process in [*psutil.Process(daemon.pid).children(recursive=True), daemon]:
-                process.kill()
             daemon.wait()
 
 
@@ -179,7 +184,7 @@ def nodes_are_idle(cluster: Slurm) -> bool:
         return False
 
 
-def wait_for(condition, cluster: Slurm) -> None:
+def wait_for(condition: Callable[[], bool], cluster: Slurm) -> None:
     deadline = time.monotonic() + STARTING_SECONDS
     while not condition():
         if time.monotonic() > deadline:

@@ -5,6 +5,7 @@ Options are arguments of their own, and every value in the script is quoted, so 
 
 import os
 import shlex
+import zlib
 from pathlib import Path
 
 from jobs.runner.job_spec import JobSpec
@@ -22,9 +23,8 @@ def sbatch_arguments(order: JobOrder, settings: SlurmSettings, root: Path, scrip
     gpus = ":".join(filter(None, ("gpu", settings.gpu_type, str(needs.gpus))))
     here = order.spec.work_tree == "shared"
     minutes = max(1, round(needs.hours * 60))
-    warning = min(
-        settings.warning_seconds, minutes * 30
-    )  # a job must have time to work before it is told to stop
+    # A job must have time to work before it is told to stop.
+    warning = min(settings.warning_seconds, minutes * 30)
     options = {
         "job-name": order.name,
         "comment": str(order.spec.work),
@@ -54,7 +54,7 @@ def job_script(order: JobOrder, settings: SlurmSettings, root: Path) -> str:
     """The script waits for all processes and ends with their status. Told to stop, the job goes back into the queue."""
     variables = {**settings.variables, **order.environment}
     srun = shlex.join(["srun", *srun_options(order.spec, settings, root), *command(order, settings, root)])
-    port = FIRST_PORT + int(order.spec.fingerprint[:8], 16) % PORTS
+    port = FIRST_PORT + zlib.crc32(str(order.spec.work).encode()) % PORTS
     return f"""#!/bin/bash
 # Written by the Slurm launcher for {order.name}.
 {"".join(f"export {name}={shlex.quote(value)}{chr(10)}" for name, value in sorted(variables.items()))}

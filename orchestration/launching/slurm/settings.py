@@ -57,13 +57,15 @@ class Container(JobConfig):
 
 
 class SlurmSettings(JobConfig):
-    """cpu, gpu: where jobs without and with GPUs go. gpu_type: in `--gres=gpu:<type>:<count>`.
-    python: on the nodes, or in the container; null: that of the submitting process, under the same path.
+    """What Slurm is told of each job beside its needs.
 
+    cpu, gpu: where jobs without and with GPUs go. gpu_type: in `--gres=gpu:<type>:<count>`.
+    python: on the nodes, or in the container; null: that of the submitting process, under the same path.
     warning_seconds: from the signal that lets a job save a checkpoint to its time limit.
     requeues: how often a job that was told to stop is put back into the queue.
-    seconds_between_looks: at each job's state. pass_environment: variables of the submitting process, where set, that
-        jobs get through Slurm; never written into a job file, so the place for secrets.
+    seconds_between_looks: at each job's state.
+    pass_environment: variables of the submitting process, where set, that jobs get through Slurm; never written into a
+        job file, so the place for secrets.
     variables: that jobs get beside them, written into the job file.
     """
 
