@@ -43,7 +43,8 @@ class VqaSystem(Result):
 
 
 class VqaMetrics(Result):
-    """`vqa_metrics.json`. limit: images evaluated at most; None stands for the whole benchmark."""
+    """`vqa_metrics.json`. limit: images evaluated at most; None stands for the whole benchmark. systems: the challenger
+    first, and the answer "yes" last."""
 
     benchmark: str
     scoring: Scoring

@@ -50,6 +50,7 @@ def one_of_several(rank: int, count: int, folder: Path, nodes: int) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "nodes"), [(2, 1), (3, 3)])
 def test_each_shard_is_evaluated_by_one_process_and_comes_to_the_first(
     tmp_path: Path, count: int, nodes: int

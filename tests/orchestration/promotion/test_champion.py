@@ -219,6 +219,7 @@ WRITES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("write", "time"), WRITES)
 def test_a_kill_between_any_two_steps_is_repaired_by_the_next_call(
     root: Path, monkeypatch: pytest.MonkeyPatch, write: str, time: int
