@@ -20,8 +20,10 @@ LOG = "job.log"
 MESSAGES = "pipes_messages.jsonl"
 CURVES = "state/metrics.jsonl"
 GROWING = (LOG, MESSAGES, CURVES)
+MLFLOW_OUTBOX = ("state/mlflow/entries.jsonl", "state/mlflow/sent.json")
 AT_THE_END = (
-    "mlflow_run.json",
+    *MLFLOW_OUTBOX,
+    "state/mlflow/artifacts/report.json",
     "wrong_input.txt",
     "stopped.txt",
     "rejected/report.json",
@@ -145,10 +147,10 @@ class StateKeeper:
         return len(paths)
 
     def keep(self) -> None:
-        """Send what is new, if more than curves is: these are sent as they grow."""
+        """Send what is new, if more than curves is: these are sent as they grow, and to MLflow."""
         found = self._link_all()
-        curves = Path(CURVES).name
-        if {**found, curves: ()} == {**self._kept, curves: ()}:
+        curves = dict.fromkeys((str(Path(name).relative_to(STATE)) for name in (CURVES, *MLFLOW_OUTBOX)), ())
+        if found | curves == self._kept | curves:
             return
         generation = self._index.generation + 1
         files = {}

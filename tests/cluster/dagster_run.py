@@ -12,14 +12,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.stage_asset import StageAsset, build_asset
+from assets.stage_asset import StageAsset, build_assets
 from jobs.runner.lineage import read_lineage
 from orchestration.launching.session import StageLauncher
 
 
 def materialize(stage: str, instance: dg.DagsterInstance) -> bool:
     declared = StageAsset(stage=stage, group="test", description="counts", kinds=frozenset())
-    asset = build_asset(declared, read_lineage(Path.cwd()), {})
+    (asset,) = build_assets([declared], read_lineage(Path.cwd()), {})
     resources = {"launcher": StageLauncher(seconds_before_retry=0.5)}
     threading.Thread(target=cancel_when_told, args=(instance,), daemon=True).start()
     return dg.materialize([asset], instance=instance, resources=resources, raise_on_error=False).success
