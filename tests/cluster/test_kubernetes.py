@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[FakeCluster]:
     with cluster_with_nodes() as started:
+        started.put("services", {"metadata": {"name": "alto-jobs"}})
         yield started
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from orchestration.launching.kubernetes.api import ClusterApi
 from orchestration.launching.kubernetes.launcher import KubernetesLauncher
-from orchestration.launching.kubernetes.manifests import JOB_LABEL
+from orchestration.launching.kubernetes.manifests import JOB_LABEL, job_manifest
 from orchestration.launching.kubernetes.settings import read_settings
 from tests.orchestration.launching.kubernetes_orders import TWO_NODES, order, settings
 from tests.orchestration.launching.test_kubernetes_manifests import NEWEST
@@ -151,6 +151,14 @@ def test_jobs_find_the_account_and_the_work_tree_that_the_settings_name(manifest
     assert {str(volume.path) for volume in site.volumes} <= mounted
 
 
+def test_pods_of_a_job_meet_by_the_service_of_the_settings(manifests, tmp_path):
+    job = job_manifest(order(tmp_path, **TWO_NODES), settings(tmp_path), tmp_path)
+    service = of_kind(manifests, "Service")[read_settings(ROOT).service]["spec"]
+    assert service["selector"].items() <= job.spec.template.metadata.labels.items()
+    assert service["clusterIP"] == "None"
+    assert service["publishNotReadyAddresses"]  # they meet before they are ready
+
+
 def test_only_the_launcher_may_ask_the_cluster(manifests):
     accounts = of_kind(manifests, "ServiceAccount")
     assert [name for name, body in accounts.items() if body.get("automountServiceAccountToken", True)] == [
@@ -167,12 +175,13 @@ def test_launcher_has_the_rights_that_it_uses_and_no_others(manifests, tmp_path)
     granted = {
         (verb, resource) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
     }
-    assert granted - {("update", "jobs/finalizers")} == rights_used(tmp_path)
+    assert granted == rights_used(tmp_path)
 
 
 def rights_used(root: Path) -> set[tuple[str, str]]:
     """By everything that a launcher does, with Jobs and with PyTorchJobs."""
     with fake_cluster() as cluster:
+        cluster.put("services", {"metadata": {"name": "alto-jobs"}})
         for several_nodes in ("job", "pytorch_job"):
             chosen = settings(root, several_nodes=several_nodes)
             api = ClusterApi(cluster.api_client(), NAMESPACE, several_nodes == "pytorch_job")

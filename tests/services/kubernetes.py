@@ -136,9 +136,8 @@ class FakeCluster:
     def remove(self, plural: str, name: str) -> None:
         """With all that it owns."""
         uid = self.kind(plural).pop(name)["metadata"]["uid"]
-        for kind in ("pods", "services"):
-            for owned in [body for body in self.kind(kind).values() if _owner(body) == uid]:
-                del self.kind(kind)[owned["metadata"]["name"]]
+        for owned in [body for body in self.kind("pods").values() if _owner(body) == uid]:
+            del self.kind("pods")[owned["metadata"]["name"]]
 
     def add_pods(self, job: str, indices: tuple[int, ...] = (0,)) -> list[str]:
         """The pods that the controller makes of a Job; their names."""

@@ -68,12 +68,11 @@ def _run_pod(cluster: FakeCluster, pod: str, place: int) -> None:
         env={**os.environ, **_variables(container, place)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
         with cluster.lock:
-            cluster.write(pod, line)
+            cluster.write(pod, line.decode(errors="replace"))
     status = process.wait()
     with cluster.lock:
         cluster.end(pod, status if status >= 0 else 128 - status)

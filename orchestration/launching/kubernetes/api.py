@@ -70,13 +70,17 @@ class ClusterApi:
         self._batch = client.BatchV1Api(api_client)
         self._custom = client.CustomObjectsApi(api_client)
 
-    def create_job(self, job: client.V1Job) -> client.V1Job:
+    def create_job(self, job: client.V1Job) -> Workload:
         with _asked():
-            return self._batch.create_namespaced_job(self.namespace, job, _request_timeout=TIMEOUT)
+            return _of_job(self._batch.create_namespaced_job(self.namespace, job, _request_timeout=TIMEOUT))
 
-    def create_service(self, service: client.V1Service) -> None:
-        with _asked():
-            self._core.create_namespaced_service(self.namespace, service, _request_timeout=TIMEOUT)
+    def has_service(self, name: str) -> bool:
+        try:
+            with _asked():
+                self._core.read_namespaced_service(name, self.namespace, _request_timeout=TIMEOUT)
+        except NotThere:
+            return False
+        return True
 
     def create_pytorch_job(self, job: dict[str, Any]) -> Workload:
         group, version, plural = PYTORCH_JOB
@@ -92,7 +96,9 @@ class ClusterApi:
         group, version, plural = PYTORCH_JOB
         try:
             with _asked():
-                return of_job(self._batch.read_namespaced_job(name, self.namespace, _request_timeout=TIMEOUT))
+                return _of_job(
+                    self._batch.read_namespaced_job(name, self.namespace, _request_timeout=TIMEOUT)
+                )
         except NotThere:
             if not self._with_pytorch_jobs:
                 return None
@@ -112,7 +118,7 @@ class ClusterApi:
             jobs = self._batch.list_namespaced_job(
                 self.namespace, label_selector=selector, _request_timeout=TIMEOUT
             )
-        found = [of_job(job) for job in jobs.items]
+        found = [_of_job(job) for job in jobs.items]
         if self._with_pytorch_jobs:
             group, version, plural = PYTORCH_JOB
             with _asked():
@@ -197,7 +203,7 @@ class ClusterApi:
         return one_line(f"{last.reason}: {last.message}")
 
 
-def of_job(job: client.V1Job) -> Workload:
+def _of_job(job: client.V1Job) -> Workload:
     conditions = (job.status.conditions if job.status else None) or []
     return Workload(
         kind="Job",

@@ -22,7 +22,6 @@ from orchestration.launching.kubernetes.api import (
     ClusterError,
     Refused,
     connect,
-    of_job,
 )
 from orchestration.launching.kubernetes.manifests import (
     JOB_LABEL,
@@ -30,7 +29,6 @@ from orchestration.launching.kubernetes.manifests import (
     WORK_TREE_LABEL,
     job_manifest,
     pytorch_job_manifest,
-    rendezvous_service,
     work_tree_label,
 )
 from orchestration.launching.kubernetes.pod_logs import PodLogs
@@ -81,17 +79,16 @@ class KubernetesLauncher:
         raise LaunchFailed(f"{order.name}: a job of this name comes and goes: is another run submitting it?")
 
     def _create(self, order: JobOrder) -> Workload:
-        several = order.spec.needs.nodes > 1
-        if several and self.settings.several_nodes == "pytorch_job":
+        if order.spec.needs.nodes == 1:
+            return self.api.create_job(job_manifest(order, self.settings, self.root))
+        if self.settings.several_nodes == "pytorch_job":
             return self.api.create_pytorch_job(pytorch_job_manifest(order, self.settings, self.root))
-        created = self.api.create_job(job_manifest(order, self.settings, self.root))
-        if several:
-            try:
-                self.api.create_service(rendezvous_service(order, self.settings, created))
-            except ClusterError as error:
-                self.api.delete(of_job(created))
-                raise LaunchFailed(f"{order.name}: {error}") from None
-        return of_job(created)
+        if not self.api.has_service(self.settings.service):
+            raise InputError(
+                f"{order.spec.address}: its pods need the Service {self.settings.service} to meet: apply"
+                " infra/kubernetes/services/jobs.yaml"
+            )
+        return self.api.create_job(job_manifest(order, self.settings, self.root))
 
     def _wait_until_gone(self, workload: Workload) -> None:
         """Its pods have their time for a checkpoint."""

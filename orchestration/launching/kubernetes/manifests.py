@@ -1,4 +1,4 @@
-"""From an order to the objects of the cluster: a Job, an indexed Job with its Service, or a Kubeflow PyTorchJob."""
+"""From an order to the object of the cluster: a Job, an indexed Job, or a Kubeflow PyTorchJob."""
 
 import hashlib
 from pathlib import Path
@@ -9,12 +9,7 @@ from kubernetes import client
 from jobs.runner.stopping import STATUS_STOPPED
 from jobs.runner.verdict import STATUS_CHECK_FAILED, STATUS_WRONG_INPUT
 from orchestration.launching.interface import JobOrder
-from orchestration.launching.kubernetes.pods import (
-    RENDEZVOUS_PORT,
-    pod_template,
-    rendezvous_variables,
-    seconds,
-)
+from orchestration.launching.kubernetes.pods import pod_template, rendezvous_variables, seconds
 from orchestration.launching.kubernetes.settings import KubernetesSettings
 
 CONTAINER = "job"
@@ -35,8 +30,8 @@ def job_manifest(order: JobOrder, settings: KubernetesSettings, root: Path) -> c
     nodes = order.spec.needs.nodes
     template = _template(order, settings, root, CONTAINER)
     if nodes > 1:
-        template.spec.subdomain = order.name
-        template.spec.containers[0].env += rendezvous_variables(order)
+        template.spec.subdomain = settings.service
+        template.spec.containers[0].env += rendezvous_variables(order, settings)
     return client.V1Job(
         api_version="batch/v1",
         kind="Job",
@@ -76,33 +71,6 @@ def _ended_with(*statuses: int) -> client.V1PodFailurePolicyOnExitCodesRequireme
     )
 
 
-def rendezvous_service(order: JobOrder, settings: KubernetesSettings, job: client.V1Job) -> client.V1Service:
-    """Gives the pods of an indexed Job names, also before they are ready; goes when the Job goes."""
-    owner = client.V1OwnerReference(
-        api_version="batch/v1",
-        kind="Job",
-        name=job.metadata.name,
-        uid=job.metadata.uid,
-        block_owner_deletion=True,  # so that the next job of this name does not meet it
-    )
-    return client.V1Service(
-        api_version="v1",
-        kind="Service",
-        metadata=client.V1ObjectMeta(
-            name=order.name,
-            namespace=settings.namespace,
-            labels=job.metadata.labels,
-            owner_references=[owner],
-        ),
-        spec=client.V1ServiceSpec(
-            cluster_ip="None",
-            publish_not_ready_addresses=True,
-            selector={JOB_LABEL: order.name},
-            ports=[client.V1ServicePort(name="rendezvous", port=RENDEZVOUS_PORT)],
-        ),
-    )
-
-
 def pytorch_job_manifest(order: JobOrder, settings: KubernetesSettings, root: Path) -> dict[str, Any]:
     """A Kubeflow PyTorchJob (training operator v1); the operator tells torchrun where its pods meet."""
     serialized = client.ApiClient().sanitize_for_serialization
@@ -133,6 +101,7 @@ def _metadata(order: JobOrder, settings: KubernetesSettings, root: Path) -> clie
     spec = order.spec
     labels = {
         "app.kubernetes.io/part-of": "alto",
+        "app.kubernetes.io/component": "job",
         JOB_LABEL: order.name,
         WORK_TREE_LABEL: work_tree_label(root),
         "alto/profile": spec.profile,

@@ -66,13 +66,19 @@ class PodLogs:
 
 
 def new_lines(answer: bytes, position: _Position) -> Iterator[bytes]:
-    """Complete lines after the position, without their times; moves the position on."""
+    """Complete lines after the position, without their times; moves the position on.
+
+    A line ends with a line feed: progress bars write carriage returns within one. What has no time before it is not
+    of the job: so the cluster says that it cannot read a log.
+    """
     known = position.lines  # of the lines that have the position's time
-    for line in answer.splitlines(keepends=True):
+    *lines, _ = answer.split(b"\n")  # the last one is still being written
+    for line in lines:
         stamp, _, text = line.partition(b" ")
-        if not text.endswith(b"\n"):
-            return  # it is still being written
-        at = nanoseconds(stamp.decode())
+        try:
+            at = nanoseconds(stamp.decode())
+        except ValueError:
+            continue
         if at < position.at:
             continue
         if at == position.at and known > 0:
@@ -81,7 +87,7 @@ def new_lines(answer: bytes, position: _Position) -> Iterator[bytes]:
         position.lines = position.lines + 1 if at == position.at else 1
         position.at = at
         known = 0
-        yield text
+        yield text + b"\n"
 
 
 def nanoseconds(stamp: str) -> int:

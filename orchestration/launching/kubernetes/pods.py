@@ -111,7 +111,7 @@ def _python_arguments(order: JobOrder) -> list[str]:
     return list(order.worker)
 
 
-def rendezvous_variables(order: JobOrder) -> list[client.V1EnvVar]:
+def rendezvous_variables(order: JobOrder, settings: KubernetesSettings) -> list[client.V1EnvVar]:
     """Options of torchrun, which reads each from PET_<OPTION>; the names that Kubeflow's operator uses, too."""
     index = client.V1ObjectFieldSelector(
         field_path="metadata.annotations['batch.kubernetes.io/job-completion-index']"
@@ -119,7 +119,7 @@ def rendezvous_variables(order: JobOrder) -> list[client.V1EnvVar]:
     options: Mapping[str, object] = {
         "PET_NNODES": order.spec.needs.nodes,
         "PET_NPROC_PER_NODE": order.spec.processes,
-        "PET_MASTER_ADDR": f"{order.name}-0.{order.name}",
+        "PET_MASTER_ADDR": f"{order.name}-0.{settings.service}",
         "PET_MASTER_PORT": RENDEZVOUS_PORT,
     }
     return [

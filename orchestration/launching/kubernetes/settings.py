@@ -43,6 +43,7 @@ class KubernetesSettings(JobConfig):
 
     image: of jobs (infra/containers); it has `python` with all packages on its search path.
     several_nodes: what a job on several nodes is, an indexed Job or a Kubeflow PyTorchJob.
+    service: without address; gives the pods of an indexed Job the names by which they meet.
     volumes: one of them holds the work tree, at the path that it has here, where `resources.work_tree` is shared.
     runtime_class: that gives containers GPUs, where it is not the default.
     secrets: Secrets of the namespace whose keys become environment variables of jobs. variables: that are no secrets.
@@ -64,6 +65,7 @@ class KubernetesSettings(JobConfig):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[Name, ...] = ()
     several_nodes: Literal["job", "pytorch_job"] = "job"
+    service: Name = "alto-jobs"
     service_account: Name = "alto-job"
     priority_class: Name | None = None
     runtime_class: Name | None = None

@@ -31,6 +31,7 @@ def cluster(served: FakeCluster):
     served.refusals.clear()
     served.requests.clear()
     served.keeps_deleted = False
+    served.put("services", {"metadata": {"name": "alto-jobs"}})
     return served
 
 
@@ -75,12 +76,16 @@ def test_job_from_submission_to_success(cluster, launcher, tmp_path):
     assert (status.phase, status.exit_code) == (JobPhase.SUCCEEDED, 0)
 
 
-def test_several_nodes_have_a_service_that_goes_with_the_job(cluster, launcher):
+def test_job_of_several_nodes(cluster, launcher):
     handle, _ = running(cluster, launcher, **TWO_NODES)
     assert looked_at(launcher, handle).nodes == "gpu-0,gpu-1"
-    assert list(cluster.kind("services")) == [handle.name]
-    launcher.cancel(handle)
-    assert not cluster.kind("services")
+
+
+def test_several_nodes_without_the_service_to_meet_are_refused(cluster, launcher, tmp_path):
+    cluster.kind("services").clear()
+    with pytest.raises(InputError, match="need the Service alto-jobs"):
+        launcher.submit(order(tmp_path, **TWO_NODES))
+    assert not cluster.kind("jobs")
 
 
 def test_job_waits_for_all_its_nodes(cluster, launcher, tmp_path):
@@ -319,6 +324,21 @@ def test_deadline_of_the_job_itself(cluster, launcher, tmp_path):
     assert looked_at(launcher, handle).phase is JobPhase.TIMED_OUT
 
 
+def test_progress_bar_is_one_line(cluster, launcher):
+    handle, (pod,) = running(cluster, launcher)
+    cluster.write(pod, "Training: 50%\rTraining: 100%\n")
+    looked_at(launcher, handle)
+    assert launcher.log(handle, 0) == b"Training: 50%\rTraining: 100%\n"
+
+
+def test_what_the_cluster_says_of_a_log_is_not_in_it(cluster, launcher):
+    handle, (pod,) = running(cluster, launcher)
+    cluster.write(pod, "retrieve container logs for containerd://0\n", "unable to")
+    cluster.write(pod, "first\n")
+    looked_at(launcher, handle)
+    assert launcher.log(handle, 0) == b"first\n"
+
+
 def test_log_grows_line_by_line(cluster, launcher):
     handle, (pod,) = running(cluster, launcher)
     looked_at(launcher, handle)
@@ -423,13 +443,6 @@ def test_refused_order_says_why(cluster, launcher, tmp_path, refusal, error):
     cluster.refusals.append(refusal)
     with pytest.raises(error, match=f"answered {refusal}: refused by the test"):
         launcher.submit(order(tmp_path))
-
-
-def test_job_without_its_service_does_not_stay(cluster, launcher, tmp_path):
-    cluster.put("services", {"metadata": {"name": order(tmp_path).name}})
-    with pytest.raises(LaunchFailed, match="services .* already exists"):
-        launcher.submit(order(tmp_path, **TWO_NODES))
-    assert not cluster.kind("jobs")
 
 
 def test_pytorch_job(cluster, tmp_path):

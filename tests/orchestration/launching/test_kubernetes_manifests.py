@@ -12,7 +12,6 @@ from jobs.runner.job_spec import Needs
 from orchestration.launching.kubernetes.manifests import (
     job_manifest,
     pytorch_job_manifest,
-    rendezvous_service,
 )
 from orchestration.launching.kubernetes.pods import literal
 from tests.orchestration.launching.kubernetes_orders import TWO_NODES, order, settings
@@ -55,8 +54,6 @@ def variables_of(manifest):
 def test_objects_fit_the_schemas_of_three_releases(tmp_path, release, changes):
     two = order(tmp_path, **TWO_NODES)
     chosen = settings(tmp_path, **changes)
-    job = job_manifest(two, chosen, tmp_path)
-    job.metadata.uid = "uid-1"
     pytorch_job = pytorch_job_manifest(two, chosen, tmp_path)
     pods = [
         {
@@ -67,8 +64,8 @@ def test_objects_fit_the_schemas_of_three_releases(tmp_path, release, changes):
         }
         for replica in pytorch_job["spec"]["pytorchReplicaSpecs"].values()
     ]
-    single_job = single(tmp_path, changes)
-    for manifest in [single_job, serialized(job), serialized(rendezvous_service(two, chosen, job)), *pods]:
+    jobs = [single(tmp_path, changes), serialized(job_manifest(two, chosen, tmp_path))]
+    for manifest in [*jobs, *pods]:
         kubernetes_validate.validate(manifest, release, strict=True)
 
 
@@ -110,24 +107,16 @@ def test_processes_of_one_node_are_started_by_torchrun(tmp_path):
 
 def test_pods_of_several_nodes_meet_at_the_first(tmp_path):
     two = order(tmp_path, **TWO_NODES)
-    job = job_manifest(two, settings(tmp_path), tmp_path)
-    job.metadata.uid = "uid-1"
-    manifest = serialized(job)
+    manifest = serialized(job_manifest(two, settings(tmp_path), tmp_path))
     assert manifest["spec"]["completionMode"] == "Indexed"
     assert manifest["spec"]["completions"] == manifest["spec"]["parallelism"] == 2
     variables = variables_of(manifest)
-    service = serialized(rendezvous_service(two, settings(tmp_path), job))
-    first_pod, subdomain = variables["PET_MASTER_ADDR"].split(".")
+    first_pod, service = variables["PET_MASTER_ADDR"].split(".")
     assert first_pod == f"{two.name}-0"  # how an indexed Job names the host of its first pod
-    assert subdomain == manifest["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+    assert service == manifest["spec"]["template"]["spec"]["subdomain"] == "alto-jobs"
     assert (variables["PET_NNODES"], variables["PET_NPROC_PER_NODE"]) == ("2", "8")
     index = next(v for v in container_of(manifest)["env"] if v["name"] == "PET_NODE_RANK")
     assert "job-completion-index" in index["valueFrom"]["fieldRef"]["fieldPath"]
-    assert service["spec"]["clusterIP"] == "None"
-    assert service["spec"]["publishNotReadyAddresses"]
-    assert service["spec"]["selector"].items() <= manifest["spec"]["template"]["metadata"]["labels"].items()
-    (owner,) = service["metadata"]["ownerReferences"]
-    assert (owner["uid"], owner["blockOwnerDeletion"]) == ("uid-1", True)
 
 
 def test_names_leave_room_for_what_the_cluster_appends(tmp_path):
