@@ -25,6 +25,15 @@ class ChampionView:
     decision: Decision | None
     problem: str
 
+    @property
+    def verdict(self) -> str:
+        """One sentence; empty where nothing is known."""
+        if self.decision is None:
+            return ""
+        if self.version == self.decision.challenger:
+            return f"{ALTOLLM} {self.version}, measured here, is the champion."
+        return f"{self.decision.summary}."
+
 
 def view_champion(lineage: Lineage) -> ChampionView:
     try:

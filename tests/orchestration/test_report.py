@@ -170,6 +170,12 @@ def test_without_champion_sweep_and_telemetry_the_page_says_so(
     assert "Milliseconds" not in text
 
 
+def test_a_challenger_that_is_champion_is_not_compared_with_itself() -> None:
+    decision = Decision(challenger="7", champion="7", findings=(FINDING,), better=False)
+    view = ChampionView(version="7", rows={}, decision=decision, problem="")
+    assert view.verdict == "altollm 7, measured here, is the champion."
+
+
 def test_curves_are_described_in_words_and_left_out_where_nothing_was_logged() -> None:
     plot = draw_curves(CURVES)
     assert "reward 0.5 to 0.9; gradient norm 2 to 2" in plot.alt
