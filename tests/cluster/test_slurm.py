@@ -282,7 +282,7 @@ def curve(root: Path) -> dict[int, dict[str, float]]:
 def test_what_slurm_made_is_recorded(trained: tuple[Path, set[str]], cluster: Slurm) -> None:
     root, _ = trained
     assert set(data_versions(root)) == {"base_weights", *DATA, TRAINING}
-    status = run(root, "-m", "dvc", "status", TRAINING, "prepare_sa1b").stdout
+    status = run(root, "-m", "dvc", "status", TRAINING, *DATA).stdout
     assert "up to date" in status
     checks = json.loads(run(root, "-m", "tests.lineage.check_state", TRAINING).stdout.splitlines()[-1])
     assert checks["training_health"] is True
