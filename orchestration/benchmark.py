@@ -1,6 +1,9 @@
 """`alto benchmark`: what a stage measures of the model trained in the lineage, of any model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -10,6 +13,7 @@ from jobs.runner.context import StageContext, StageReport
 from jobs.runner.layout import StageAddress, output_folder, project_root, stage_folder
 from jobs.runner.lineage import read_yaml
 from jobs.runner.metric_log import MetricLog
+from jobs.runner.processes import joined_processes, launched_rank
 from orchestration.atomic_files import new_folder, require_new
 from orchestration.segment import TokenizerOption
 from orchestration.tokenize import ModelOption
@@ -64,15 +68,17 @@ def altollm(
         int | None, typer.Option(help="Images, at most, as every figure then says; default: all.", min=1)
     ] = None,
 ) -> None:
-    """Measure a language model on a prepared benchmark of the current profile, as the stage benchmark does."""
+    """Measure a language model on a prepared benchmark of the current profile, as the stage benchmark does.
+
+    Under torchrun its processes share the images out.
+    """
     require_new(out)
     from alto_models.data.shards import ShardRows
     from alto_models.data.vqa import VqaImages, holds_questions
     from data_contracts.schemas import REFERRING_SCHEMA
     from jobs.benchmark import Config, compare_systems
     from jobs.benchmarking.language import LanguageSystem
-    from jobs.benchmarking.results import read_metrics
-    from jobs.benchmarking.speed import SPEED_FILE, Speed, speed_lines
+    from jobs.benchmarking.speed import SPEED_FILE
     from jobs.benchmarking.vqa import ask_and_score
     from orchestration.trained_models import load_segmenter
 
@@ -82,29 +88,45 @@ def altollm(
     if not data.is_dir():
         raise InputError(f"{data}: no such benchmark; run `dvc repro prepare_benchmark@{benchmark}` first")
     config = Config.model_validate(parameters["benchmark"] | {"limit": limit})
-    segmenter = load_segmenter(model, tokenizer)
-    system = LanguageSystem(
-        name=MEASURED,
-        model=segmenter.llm,
-        tokenizer=segmenter.tokenizer,
-        batch_size=config.questions_per_batch,
-    )
-    with new_folder(out) as output:
-        context = _context(
-            "benchmark", benchmark, parameters["seed"], {"prepare_benchmark": data.parent}, output
-        )
+    with joined_processes(), _folder_of_process(out) as output:
+        segmenter = load_segmenter(model, tokenizer)
+        inputs = {"prepare_benchmark": data.parent}
+        context = _context("benchmark", benchmark, parameters["seed"], inputs, output)
+        sizes = segmenter.tokenizer.config
         if holds_questions(data):
-            sizes = segmenter.tokenizer.config
-            report = ask_and_score(
-                VqaImages(data), {MEASURED: segmenter.llm}, sizes.max_length, config, context
-            )
+            models = {MEASURED: segmenter.llm}
+            report = ask_and_score(VqaImages(data), models, sizes.max_length, config, context)
         else:
-            rows = ShardRows(data, REFERRING_SCHEMA, None)
-            report = compare_systems(
-                rows, [system], segmenter.tokenizer.config, config, context, learned=[MEASURED]
+            system = LanguageSystem(
+                name=MEASURED,
+                model=segmenter.llm,
+                tokenizer=segmenter.tokenizer,
+                batch_size=config.questions_per_batch,
             )
-            print("\n".join(speed_lines(read_metrics(context.work / SPEED_FILE, Speed))))
-    _print(report)
+            rows = ShardRows(data, REFERRING_SCHEMA, None)
+            report = compare_systems(rows, [system], sizes, config, context, learned=[MEASURED])
+        if launched_rank() == 0:
+            _print_speed(context.work / SPEED_FILE)
+            _print(report)
+
+
+@contextmanager
+def _folder_of_process(out: Path) -> Iterator[Path]:
+    """`out` for the first of several processes; what the others write goes."""
+    with (
+        TemporaryDirectory() as scratch,
+        new_folder(out if launched_rank() == 0 else Path(scratch, "out")) as folder,
+    ):
+        yield folder
+
+
+def _print_speed(file: Path) -> None:
+    """Of answers with masks; answers in words are not timed."""
+    from jobs.benchmarking.results import read_metrics
+    from jobs.benchmarking.speed import Speed, speed_lines
+
+    if file.is_file():
+        print("\n".join(speed_lines(read_metrics(file, Speed))))
 
 
 def _context(

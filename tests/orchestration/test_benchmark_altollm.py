@@ -1,9 +1,13 @@
 """`alto benchmark altollm`: any language model on a prepared benchmark, as the stage measures its own."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from alto_models.checkpoint import save_checkpoint
 from alto_models.tokenizer.model import MaskTokenizer
@@ -12,7 +16,7 @@ from tests.alto_models.altollm.scripted import ScriptedLLM
 from tests.alto_models.altollm.tiny import CODES, untrained
 from tests.alto_models.tokenizer.tiny import TINY
 from tests.jobs.benchmark_example import write_prepared
-from tests.orchestration.conftest import Alto, assert_refused, make_project
+from tests.orchestration.conftest import ROOT, Alto, assert_refused, make_project
 
 MODEL = ["--model", "models/altollm_grpo"]
 
@@ -48,6 +52,32 @@ def test_a_limit_shows_in_every_output(alto: Alto, folder: Path) -> None:
     printed = alto("benchmark", "altollm", "scenes", *MODEL, "--limit", "2", "--out", "out")
     assert "limit                            2" in printed.stdout
     assert read_metrics(Path("out/metrics.json"), BenchmarkMetrics).limit == 2
+
+
+@pytest.mark.slow
+def test_two_processes_measure_as_one(alto: Alto, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    command = ["-m", "orchestration.cli", "benchmark", "altollm", "scenes", *MODEL, "--out"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    parameters = yaml.safe_load(Path("params.yaml").read_text())
+    parameters["benchmark"]["images_per_shard"] = 1
+    Path("params.yaml").write_text(yaml.safe_dump(parameters))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for started in ([*command, "one"], [*torchrun, *command, "two"]):
+        done = subprocess.run(
+            [sys.executable, *started],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+    assert "s an answer" in done.stdout
+    one, two = ({path.name: path.read_bytes() for path in Path(name).iterdir()} for name in ("one", "two"))
+    assert one == two
+    assert not list(Path().glob(".two*"))
 
 
 def test_an_unknown_benchmark_is_named(alto: Alto, folder: Path) -> None:
