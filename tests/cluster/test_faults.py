@@ -14,7 +14,8 @@ import yaml
 
 from orchestration.launching.job_files import watched_file
 from orchestration.launching.orphans import launchers_in_use, orphans
-from tests.cluster.training_project import STEPS, Project, gone
+from orchestration.local_services import answers
+from tests.cluster.training_project import STEPS, Project, gone, wait_until
 from tests.jobs.acquisition.object_store import (
     ACCESS_KEY,
     SECRET_KEY,
@@ -163,54 +164,47 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(small_disk: Path) -> None:
     assert project.materialize("mask_tokens", "again").succeeds().lives() == [5]
 
 
-def test_mlflow_is_away_for_the_whole_run_and_back_later(local: Project) -> None:
-    port = free_ports(1)[0]
-    address = f"http://127.0.0.1:{port}"
-    local.environment["MLFLOW_TRACKING_URI"] = address
-    run = local.materialize("tokenizer_stage1").succeeds()
-    assert "warning: MLflow is not reachable" in run.log
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[str]:
+    """Address of a server that is being started."""
+    address = f"http://127.0.0.1:{(port := free_ports(1)[0])}"
+    stores = ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
+    stores += ["--default-artifact-root", (tmp_path / "artifacts").as_uri()]
     server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ]
-        + ["--backend-store-uri", f"sqlite:///{local.root / 'server.db'}"]
-        + ["--default-artifact-root", (local.root / "artifacts").as_uri()],
+        [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *stores],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        cwd=local.root,
+        cwd=tmp_path,
         start_new_session=True,
     )
-    try:
-        code = (
-            "import time, urllib.request as r; from pathlib import Path; from jobs.runner.tracking import send_kept\n"
-            f"while True:\n  try: r.urlopen('{address}/health'); break\n  except OSError: time.sleep(0.2)\n"
-            "print(send_kept(Path.cwd()))"
-        )
-        sent = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=local.root,
-            env=local.environment,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-        assert sent.stdout.splitlines()[-1] == "['tokenizer_stage1']"
-        (one,) = local.mlflow_runs()
-        assert one.info.status == "FINISHED"
-        assert one.data.metrics["loss"] == pytest.approx(1 / STEPS)
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    yield address
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def test_mlflow_is_away_for_the_whole_run_and_back_later(local: Project, mlflow_server: str) -> None:
+    local.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{free_ports(1)[0]}"  # where nobody answers
+    run = local.materialize("tokenizer_stage1").succeeds()
+    assert run.status() == "SUCCESS"
+    assert "warning: MLflow is not reachable" in run.log
+    local.environment["MLFLOW_TRACKING_URI"] = mlflow_server
+    wait_until(lambda: answers(mlflow_server), "the server")
+    code = (
+        "from pathlib import Path; from jobs.runner.tracking import send_kept; print(send_kept(Path.cwd()))"
+    )
+    sent = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=local.root,
+        env=local.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert sent.stdout.splitlines()[-1] == "['tokenizer_stage1']"
+    (one,) = local.mlflow_runs()
+    assert one.info.status == "FINISHED"
+    assert one.data.metrics == {"loss": pytest.approx(1 / STEPS), "total": sum(range(STEPS))}
 
 
 def test_two_runs_of_one_stage_at_once_start_one_job(project: Project) -> None:

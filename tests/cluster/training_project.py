@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = ("mask_tokens", "tokenizer_stage1", "altollm_sft")
 FOLDERS = {"mask_tokens": "data", "tokenizer_stage1": "models", "altollm_sft": "models"}
 STEPS = 60
-SECONDS = 120  # that anything may take on a busy machine
+SECONDS = 300  # that anything may take on a busy machine
 TRAIN = """
 import json
 import os
@@ -201,14 +201,10 @@ class Run:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
-    def wait_for(self, condition: Callable[[], object], what: str) -> Any:
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Fails with the log where it takes too long, or the run is over before."""
-        deadline = time.monotonic() + SECONDS
-        while not (found := condition()):
-            assert time.monotonic() < deadline, f"waited for {what}\n{self.log}"
-            assert self.process.poll() is None or condition(), f"ended before {what}\n{self.log}"
-            time.sleep(0.02)
-        return found
+        wait_until(lambda: condition() or self.process.poll() is not None, what)
+        assert condition(), f"ended before {what}\n{self.log}"
 
     def until_step(self, step: int) -> "Run":
         """Until its checkpoint has come so far."""
@@ -251,6 +247,13 @@ class Run:
         return subprocess.run(
             command, cwd=self.project.root, env=environment, check=True, capture_output=True, text=True
         ).stdout.strip()
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited for {what}"
+        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:

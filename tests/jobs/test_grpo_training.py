@@ -1,5 +1,6 @@
 """Updates of a GRPO run on a tiny untrained model: ratios, clipping, exact resume, the reference."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from alto_models.altollm import generation
 from alto_models.training.precision import autocast
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, JobStopped
 from jobs.grpo_training import training
 from jobs.grpo_training.training import Optimisation
 from tests.alto_models.tokenizer.tiny import TINY
@@ -74,10 +75,11 @@ def test_the_first_update_is_the_unclipped_gradient_and_the_second_clips(
     assert run.rollouts[0] is not rollout
 
 
-def test_a_run_killed_between_updates_ends_like_an_uninterrupted_one(
-    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("end", "save_every"), [(KeyboardInterrupt, 2), (JobStopped, 6)])
+def test_a_run_killed_or_stopped_between_updates_ends_like_an_uninterrupted_one(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException], save_every: int
 ) -> None:
-    changes = {"updates_per_rollout": 2, "steps": 6, "save_every": 2, "kl_weight": 0.1}
+    changes = {"updates_per_rollout": 2, "steps": 6, "save_every": save_every, "kl_weight": 0.1}
     whole = optimisation(records, tmp_path / "whole", **changes)
     start = [parameter.detach().clone() for parameter in whole.trained]
     whole.run()
@@ -86,15 +88,20 @@ def test_a_run_killed_between_updates_ends_like_an_uninterrupted_one(
         prepare = killed.training.prepare
 
         def stop(number: int) -> None:
-            if number == 3:
-                raise KeyboardInterrupt
+            if number == 3 and end is KeyboardInterrupt:
+                raise end
+            if (
+                number == 2 and end is JobStopped
+            ):  # it ends after the next update, the last with these answers
+                killed.context.stop._take(signal.SIGUSR1, None)
             prepare(number)
 
         patch.setattr(killed.training, "prepare", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(end):
             killed.run()
     (tmp_path / "killed" / "altollm_grpo" / "output").rmdir()
     again = optimisation(records, tmp_path / "killed", **changes)
+    assert again.training.restore() == (2 if end is KeyboardInterrupt else 4)
     again.run()
     for before, expected, found in zip(start, whole.trained, again.trained, strict=True):
         assert torch.equal(expected, found)
