@@ -13,6 +13,7 @@ from jobs import acquire_benchmark, prepare_benchmark
 from jobs.formats.dataset import open_dataset
 from jobs.preparation.referring import REFERRING
 from jobs.preparation.vqa import VQA
+from jobs.runner.job_spec import Resources
 from tests.jobs.published_data import (
     classes,
     mask_png,
@@ -35,7 +36,7 @@ from tests.jobs.vqa_data import (
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "benchmarks.md").read_text(), re.DOTALL)
-PARAMETERS, PARTITIONS = (yaml.safe_load(block) for block in BLOCKS)
+PARAMETERS, PARTITIONS, SEVERAL_PROCESSES = (yaml.safe_load(block) for block in BLOCKS)
 ACQUIRED = acquire_benchmark.Config.model_validate(PARAMETERS["acquire_benchmark"]).benchmarks
 PREPARED = prepare_benchmark.Config.model_validate(PARAMETERS["prepare_benchmark"]).benchmarks
 # Split, and start of the row ids where no split tells.
@@ -109,3 +110,8 @@ def test_of_two_dialects_the_documented_one_is_read(tmp_path: Path) -> None:
     (tmp_path / "set" / "refs(google).p").write_bytes(pickle.dumps([reference(1, 1, 1, split="val")] * 2))
     dataset = open_dataset(tmp_path / "set", REFERRING.formats, PREPARED["refcocog_val"].selection)
     assert len([row for image in dataset.images for row in image.rows]) == 1
+
+
+def test_the_stages_that_measure_run_in_several_processes() -> None:
+    resources = Resources.model_validate(SEVERAL_PROCESSES["resources"])
+    assert resources.processes == {"benchmark": 8, "tokenizer_benchmark": 8}
