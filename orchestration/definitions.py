@@ -40,6 +40,8 @@ def build_definitions(root: Path) -> dg.Definitions:
             *build_sensors(root, jobs, automation.new_data),
             new_data_sensor(root, automation.retraining),
         ],
+        # A step waits for its job, which is a process of its own; one more would double what a run costs.
+        executor=dg.in_process_executor,
         resources={"launcher": StageLauncher()},
     )
 
