@@ -41,8 +41,8 @@ class Outbox:
     def begin(self, profile: str, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> None:
         """Once for each run; a job that goes on only says that it runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._entries.exists():
-            self._end_torn_line()
+        self._end_torn_line()
+        if next(self._read(0), None) is not None:
             self.set_status("RUNNING")
             return
         key = os.urandom(16).hex()
@@ -73,13 +73,13 @@ class Outbox:
     @property
     def is_sent(self) -> bool:
         sent = self._sent
-        return not self._entries.exists() or (sent is not None and sent.size == self._entries.stat().st_size)
+        return next(self._read(sent.size if sent else 0), None) is None
 
     @property
     def is_open(self) -> bool:
         """Whether the run has begun, and nobody has said how it ended."""
         statuses = [entry["status"] for entry, _ in self._read(0) if entry["kind"] == "status"]
-        return self._entries.exists() and (not statuses or statuses[-1] == "RUNNING")
+        return next(self._read(0), None) is not None and (not statuses or statuses[-1] == "RUNNING")
 
     @property
     def key(self) -> str:
@@ -184,7 +184,7 @@ class Outbox:
             file.write(json.dumps(entry) + "\n")
 
     def _end_torn_line(self) -> None:
-        if not self._entries.read_bytes().endswith(b"\n"):
+        if self._entries.exists() and not self._entries.read_bytes().endswith(b"\n"):
             with self._entries.open("a") as file:
                 file.write("\n")
 

@@ -112,7 +112,7 @@ def _cause(status: JobStatus, lines: list[str], stopped: bool) -> tuple[Cause, s
     # Indented lines quote code, warnings tell of what the job has got over.
     said = [line for line in lines if line[:1].strip() and not line.lower().startswith("warning")]
     for cause, sign in SIGNS.items():
-        for line in said:
+        for line in reversed(said):  # the last error is the one that others led to
             if re.search(sign, line):
                 return cause, line[:200]
     if status.exit_code in SIGKILL_STATUSES:

@@ -264,7 +264,8 @@ def test_object_storage_hangs_and_comes_back(local: Project, tmp_path: Path) -> 
         store.suspend()
         try:
             run.wait_for(
-                lambda: "the job lost its object storage (botocore" in run.log, "the loss to be seen"
+                lambda: "the job lost its object storage (botocore.exceptions.ReadTimeoutError" in run.log,
+                "the loss to be seen",
             )
         finally:
             store.resume()
@@ -273,15 +274,18 @@ def test_object_storage_hangs_and_comes_back(local: Project, tmp_path: Path) -> 
     assert run.status() == "SUCCESS"
 
 
-def test_the_daemon_is_killed(local: Project) -> None:
-    daemon = subprocess.Popen(
-        [sys.executable, "-m", "dagster._daemon", "run", "--empty-workspace"],
-        cwd=local.root,
-        env=local.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def test_the_daemon_is_killed(local: Project, tmp_path: Path) -> None:
+    log = tmp_path / "daemon.log"
+    with log.open("wb") as file:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "dagster._daemon", "run", "--empty-workspace"],
+            cwd=local.root,
+            env=local.environment,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    wait_until(lambda: "Instance is configured with the following daemons" in log.read_text(), "the daemon")
     run = local.materialize("mask_tokens").until_step(10)
     assert daemon.poll() is None
     os.killpg(daemon.pid, signal.SIGKILL)

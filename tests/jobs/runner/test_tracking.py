@@ -165,6 +165,7 @@ def test_a_torn_entry_of_a_killed_job_is_passed_over(spec: JobSpec) -> None:
         tracker.log_point(MetricPoint(1, {"loss": 2.0}))
     with (outbox.folder / "entries.jsonl").open("a") as file:
         file.write('{"kind": "met')
+    assert outbox.is_sent
     with tracked_run(spec) as tracker:
         tracker.log_point(MetricPoint(2, {"loss": 1.0}))
     from mlflow import MlflowClient
