@@ -40,6 +40,7 @@ from jobs.runner.staged_order import (
     relocated,
 )
 from jobs.runner.stopping import STATUS_STOPPED, this_process
+from jobs.runner.tracking import SENT_ELSEWHERE
 from jobs.runner.verdict import STATUS_WRONG_INPUT, leave_stopped, leave_verdict
 from jobs.runner.work_mirror import LOG, MESSAGES, Outbox, StateKeeper
 
@@ -90,9 +91,8 @@ class StagedJob:
         restored = until_reachable(SECONDS_UNREACHABLE_AT_START, keeper.restore)
         outbox = Outbox(self.mailbox, self.spec.work)
         with (self.spec.work / LOG).open("ab") as log, sending(outbox, keeper, self.spec.work / LOG):
-            tell(
-                log, f"{self.spec.address} at commit {self.order.commit}, {restored} files of state restored"
-            )
+            of_before = f", with {restored} files of state" if restored else ""
+            tell(log, f"{self.spec.address} at commit {self.order.commit}{of_before}")
             status, returned = self._run_reported(log)
         if returned is None:
             until_reachable(SECONDS_UNREACHABLE, keeper.keep)
@@ -142,6 +142,8 @@ class StagedJob:
 
     def _environment(self) -> dict[str, str]:
         variables = {}
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            variables[SENT_ELSEWHERE] = "1"
         if self.order.dagster_run_id:
             variables["ALTO_DAGSTER_RUN_ID"] = self.order.dagster_run_id
         if self.order.pipes is not None:
@@ -185,7 +187,7 @@ def sending(outbox: Outbox, keeper: StateKeeper, log: Path) -> Iterator[None]:
     stop = threading.Event()
 
     def send_until_stopped() -> None:
-        shown = 0
+        shown, warning = 0, ""
         last_round = False
         while not last_round:
             last_round = stop.wait(SECONDS_BETWEEN_SENDING)
@@ -193,11 +195,12 @@ def sending(outbox: Outbox, keeper: StateKeeper, log: Path) -> Iterator[None]:
             try:
                 outbox.send_growth()
                 keeper.keep()
-            except (
-                Unreachable,
-                InputError,
-            ) as error:  # the job goes on; what is not sent is sent with the next
-                print(f"warning: {error}", file=sys.stderr, flush=True)
+                warning = ""
+            except (Unreachable, InputError, OSError) as error:
+                # The job goes on, and the next round sends what this one did not.
+                if warning != str(error):
+                    warning = str(error)
+                    print(f"warning: {warning}", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=send_until_stopped, daemon=True)
     thread.start()

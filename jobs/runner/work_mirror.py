@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from data_contracts.errors import InputError
-from jobs.acquisition.safe_names import UnsafeName, relative_path
+from jobs.acquisition.safe_names import UnsafeName, relative_path, shown
 from jobs.runner.exchange import Exchange
 
 LOG = "job.log"
@@ -23,13 +23,13 @@ GROWING = (LOG, MESSAGES, CURVES)
 MLFLOW_OUTBOX = ("state/mlflow/entries.jsonl", "state/mlflow/sent.json")
 AT_THE_END = (
     *MLFLOW_OUTBOX,
-    "state/mlflow/artifacts/report.json",
     "wrong_input.txt",
     "stopped.txt",
     "rejected/report.json",
     "state/environment.json",
     "state/speed.json",
 )
+FOLDERS_AT_THE_END = ("state/mlflow/artifacts/", "state/data_docs/")
 BYTES_PER_PIECE = 4 << 20
 STATE = "state"
 STATE_INDEX = f"{STATE}/index.json"
@@ -57,9 +57,13 @@ class Outbox:
                 self._sent[name] += len(piece)
 
     def send_the_rest(self) -> None:
-        for name in AT_THE_END:
-            if (self._work / name).is_file():
-                self._exchange.upload(self._work / name, f"files/{name}")
+        """Small files that are complete when a job is."""
+        names = [name for name in AT_THE_END if (self._work / name).is_file()]
+        for folder in FOLDERS_AT_THE_END:
+            files = sorted(path for path in (self._work / folder).rglob("*") if path.is_file())
+            names += [path.relative_to(self._work).as_posix() for path in files]
+        for name in names:
+            self._exchange.upload(self._work / name, f"files/{name}")
 
     def _next_piece(self, name: str) -> bytes:
         path = self._work / name
@@ -82,7 +86,7 @@ class Inbox:
         self._last = dict.fromkeys(GROWING, "")
         for path in files.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
+            path.unlink(missing_ok=True)
 
     def receive_growth(self) -> None:
         for name, path in self._files.items():
@@ -93,11 +97,17 @@ class Inbox:
                 self._last[name] = piece
 
     def receive_the_rest(self, work: Path) -> None:
-        for name in AT_THE_END:
-            content = self._exchange.read(f"files/{name}")
-            if content is not None:
-                (work / name).parent.mkdir(parents=True, exist_ok=True)
-                (work / name).write_bytes(content)
+        """Raises InputError for a file that is none of those a job leaves."""
+        for stored in self._exchange.names("files"):
+            name = stored.removeprefix("files/")
+            if name not in AT_THE_END and not name.startswith(FOLDERS_AT_THE_END):
+                raise InputError(f"{self._exchange.url}/{shown(stored)} is nothing that a job leaves")
+            try:
+                path = work / relative_path(name)
+            except UnsafeName as error:
+                raise InputError(f"{self._exchange.url}/{shown(stored)} is {error}") from None
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._exchange.download(stored, path)
 
 
 def piece_name(name: str, number: int) -> str:

@@ -7,10 +7,10 @@ arrives in its work folder here, so that those who watch it see the same files a
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dagster_pipes import decode_param
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -23,13 +23,24 @@ from jobs.runner.lineage import read_yaml
 from jobs.runner.remote_outputs import require_pushed
 from jobs.runner.staged_clone import committed, offer_bundle
 from jobs.runner.staged_order import JOBS, ORDER, RETURNED, StagedOrder, relocated
+from jobs.runner.tracking import outbox_of, send, warn
 from jobs.runner.work_mirror import CURVES, LOG, MESSAGES, STATE, Inbox
-from orchestration.launching.interface import JobHandle, JobOrder, JobPhase, JobStatus, Launcher, job_name
+from orchestration.launching.interface import (
+    JobHandle,
+    JobOrder,
+    JobPhase,
+    JobStatus,
+    Launcher,
+    LaunchFailed,
+    job_name,
+)
 from orchestration.launching.job_files import log_file, messages_file
 
 SECONDS_BETWEEN_LOOKS = 2.0
-SECONDS_UNREACHABLE = 600.0  # that we wait for the exchange to hand out a result
+SECONDS_UNREACHABLE_AT_START = 60.0  # that we wait for the exchange to take an order
+SECONDS_UNREACHABLE = 600.0  # and to hand out a result
 RESULT = "result"  # id of a job that has ended and whose result waits in the exchange
+ResultT = TypeVar("ResultT")
 USER_IN_URL = re.compile(r"^\w+://[^/]*@")
 
 
@@ -84,15 +95,18 @@ class StagedLauncher:
     def submit(self, order: JobOrder) -> JobHandle:
         """Raises InputError, too, where the work tree is not committed, or an input not in the remote."""
         staged = self._order(order.environment)
-        self._mailbox.delete([name for name in self._mailbox.names() if not name.startswith(f"{STATE}/")])
-        if staged.repository is None:
-            with tempfile.TemporaryDirectory() as scratch:
-                offer_bundle(self.root, staged.commit, self._exchange, Path(scratch))
-        self._mailbox.write(ORDER, staged.model_dump_json().encode())
+        patiently(lambda: self._post(staged))
         worker = ("-m", "jobs.runner.staged_job", self._exchange.url, order.name)
         # On a node, one process sees to everything, and starts those that the job trains in.
         spec = order.spec.model_copy(update={"processes": 1})
         return self.inner.submit(replace(order, spec=spec, worker=worker, environment={}))
+
+    def _post(self, order: StagedOrder) -> None:
+        self._mailbox.delete([name for name in self._mailbox.names() if not name.startswith(f"{STATE}/")])
+        if order.repository is None:
+            with tempfile.TemporaryDirectory() as scratch:
+                offer_bundle(self.root, order.commit, self._exchange, Path(scratch))
+        self._mailbox.write(ORDER, order.model_dump_json().encode())
 
     def _order(self, environment: Mapping[str, str]) -> StagedOrder:
         commit = committed(self.root)
@@ -110,9 +124,10 @@ class StagedLauncher:
     def find(self, name: str) -> JobHandle | None:
         """Also a job that is over and whose result nobody has taken."""
         live = self.inner.find(name)
-        if live is None and name == job_name(self.spec) and self._mailbox.read(RETURNED) is not None:
-            return JobHandle(name, RESULT, self.spec.work)
-        return live
+        if live is not None or name != job_name(self.spec):
+            return live
+        returned = patiently(lambda: self._mailbox.read(RETURNED))
+        return None if returned is None else JobHandle(name, RESULT, self.spec.work)
 
     def jobs(self) -> list[JobHandle]:
         return self.inner.jobs()
@@ -151,6 +166,7 @@ class StagedLauncher:
         content = self._mailbox.read(RETURNED)
         if content is None:
             return self.spec.returned.exists()
+        send_to_mlflow(self.spec, self.root)
         partial = self.spec.returned.with_suffix(".tmp")
         partial.write_bytes(content)
         partial.replace(self.spec.returned)
@@ -162,6 +178,23 @@ class StagedLauncher:
         files = {MESSAGES: messages_file(work), CURVES: work / CURVES}
         # A process of this machine writes its log here itself; that of pods the launcher gets from the cluster.
         return {LOG: log_file(work), **files} if self.spec.launcher == "slurm" else files
+
+
+def patiently(action: Callable[[], ResultT]) -> ResultT:
+    """Raises LaunchFailed where the exchange stays away."""
+    try:
+        return until_reachable(SECONDS_UNREACHABLE_AT_START, action)
+    except Unreachable as error:
+        raise LaunchFailed(str(error)) from None
+
+
+def send_to_mlflow(spec: JobSpec, root: Path) -> None:
+    """What the node did not; MLflow being away loses nothing, it is kept and sent later."""
+    outbox = outbox_of(spec)
+    try:
+        send(outbox, root)
+    except Exception as error:  # whatever the server or its client raises
+        warn(error)
 
 
 def pipes_context(environment: Mapping[str, str]) -> dict[str, Any] | None:

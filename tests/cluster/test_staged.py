@@ -158,6 +158,12 @@ def test_a_job_told_to_stop_goes_on_in_another_clone(in_bucket: Path) -> None:
     assert read_report(root, "toy", StageAddress("mask_tokens"))["figures"] == {"total": TOTAL}
 
 
+def work_name(root: Path) -> str:
+    """Of the job of `mask_tokens` that was killed."""
+    (order,) = (root / ".work/mask_tokens").glob("*/job.json")
+    return job_name(JobSpec.read(order))
+
+
 def test_killed_while_pushing_leaves_no_entry_and_a_rerun_recovers(in_bucket: Path) -> None:
     root = in_bucket
     set_parameters(root, "mask_tokens", wait_at=-1, limit=1000.0)
@@ -168,7 +174,10 @@ def test_killed_while_pushing_leaves_no_entry_and_a_rerun_recovers(in_bucket: Pa
     thread.join(PATIENCE)
     assert isinstance(raised[0], JobDied)
     assert entries(root) == before
-    assert not list(root.glob(".dvc/tmp/**/*.lock.*"))
+    exchange = open_exchange("s3://storage/exchange")
+    left = {name: exchange.read(name) or b"" for name in exchange.names("jobs")}
+    assert "mask_tokens" in left[f"jobs/{work_name(root)}/order.json"].decode()
+    assert not [name for name, content in left.items() if SECRET_KEY.encode() in content]
     assert run_staged(root, "mask_tokens").how == "ran"
     assert everything_is_fresh(root)
 
@@ -311,20 +320,6 @@ def change_what_another_recorded(root: Path) -> str:
     return "data/toy/prepare_sa1b"
 
 
-def test_a_batch_made_anew_elsewhere_makes_its_followers_stale(folders: Path) -> None:
-    root = folders
-    for address in (*BATCHES, "mask_tokens"):
-        run_staged(root, address)
-    set_parameters(root, "prepare_sa1b", numbers=6)
-    plans = {str(state.address): state.plan for state in lineage_state(root)}
-    assert plans == {**dict.fromkeys(BATCHES, "runs"), "mask_tokens": "runs_if_changed"}
-    for batch in BATCHES:
-        run_staged(root, batch)
-    (state,) = [state for state in lineage_state(root) if state.address.stage == "mask_tokens"]
-    assert state.plan == "runs"
-    assert state.why == "prepare_sa1b@batch_000 changed, prepare_sa1b@batch_001 changed"
-
-
 MANY = 50
 
 
@@ -411,22 +406,27 @@ def test_dvc_repro_uses_the_same_launcher_and_brings_the_output_here(folders: Pa
     assert len(entries(root)) == 3
     assert everything_is_fresh(root)
     assert "Running" not in dvc(root, "repro").stdout
-    assert list((root.parent / "remote/files/md5").iterdir())
+
+    # A batch made anew elsewhere makes what was made of it stale, though nothing of either is here.
+    shutil.rmtree(root / "data")
+    set_parameters(root, "prepare_sa1b", numbers=6)
+    plans = {str(state.address): state.plan for state in lineage_state(root)}
+    assert plans == {**dict.fromkeys(BATCHES, "runs"), "mask_tokens": "runs_if_changed"}
+    run_staged(root, BATCHES[1])
+    (state,) = [state for state in lineage_state(root) if state.address.stage == "mask_tokens"]
+    assert state.plan == "runs_if_changed"
+    run_staged(root, BATCHES[0])
+    (state,) = [state for state in lineage_state(root) if state.address.stage == "mask_tokens"]
+    assert (state.plan, state.why) == (
+        "runs",
+        "prepare_sa1b@batch_000 changed, prepare_sa1b@batch_001 changed",
+    )
 
 
-@pytest.mark.parametrize(
-    ("parameters", "error", "line"),
-    [
-        ({"limit": 3.0}, InputError, "number 4 is too large"),
-        ({"unknown": 1}, InputError, "mask_tokens.unknown: unknown parameter"),
-    ],
-)
-def test_what_a_job_says_of_wrong_input_comes_back(
-    in_bucket: Path, parameters: dict[str, Any], error: type[Exception], line: str
-) -> None:
-    set_parameters(in_bucket, "mask_tokens", **parameters)
+def test_what_a_job_says_of_wrong_input_comes_back(in_bucket: Path) -> None:
+    set_parameters(in_bucket, "mask_tokens", limit=3.0)
     before = entries(in_bucket)
-    with pytest.raises(error, match=line):
+    with pytest.raises(InputError, match="number 4 is too large"):
         run_staged(in_bucket, "mask_tokens")
     assert entries(in_bucket) == before
 

@@ -28,7 +28,7 @@ def sbatch_arguments(order: JobOrder, settings: SlurmSettings, root: Path, scrip
     options = {
         "job-name": order.name,
         "comment": str(order.spec.work),
-        "chdir": str(root) if here else "/",
+        "chdir": str(_folder(order.spec, root)),
         "output": _without_patterns(log_file(order.spec.work)) if here else "/dev/null",
         "open-mode": "append",
         "nodes": str(needs.nodes),
@@ -83,11 +83,11 @@ def srun_options(spec: JobSpec, settings: SlurmSettings, root: Path) -> list[str
     options = ["--export=ALL", "--kill-on-bad-exit=1", f"--cpus-per-task={spec.needs.cpus}"]
     container = settings.container
     if container is not None and container.runtime == "pyxis":
-        mounts = ",".join(f"{folder}:{folder}" for folder in _mounts(container, root))
+        mounts = ",".join(f"{folder}:{folder}" for folder in _mounts(spec, container, root))
         options += [
             f"--container-image={container.image}",
             f"--container-mounts={mounts}",
-            f"--container-workdir={root}",
+            f"--container-workdir={_folder(spec, root)}",
             "--no-container-mount-home",
         ]
     return options
@@ -99,9 +99,9 @@ def command(order: JobOrder, settings: SlurmSettings, root: Path) -> list[str]:
     python = settings.python or order.python
     inside: list[str] = []
     if container is not None and container.runtime == "apptainer":
-        binds = [f"--bind={folder}:{folder}" for folder in _mounts(container, root)]
+        binds = [f"--bind={folder}:{folder}" for folder in _mounts(spec, container, root)]
         gpus = ["--nv"] if spec.needs.gpus else []
-        inside = ["apptainer", "exec", *gpus, *binds, f"--pwd={root}", container.image]
+        inside = ["apptainer", "exec", *gpus, *binds, f"--pwd={_folder(spec, root)}", container.image]
     if spec.processes == spec.needs.nodes == 1:
         return [*inside, python, *order.worker]
     torchrun = [
@@ -113,8 +113,13 @@ def command(order: JobOrder, settings: SlurmSettings, root: Path) -> list[str]:
     return [*ranked, *inside, python, *torchrun, *order.worker]
 
 
-def _mounts(container: Container, root: Path) -> list[Path]:
-    return [root, *container.mounts]
+def _folder(spec: JobSpec, root: Path) -> Path:
+    """Where a job begins: in the work tree, where nodes see it."""
+    return root if spec.work_tree == "shared" else Path("/")
+
+
+def _mounts(spec: JobSpec, container: Container, root: Path) -> list[Path]:
+    return [root, *container.mounts] if spec.work_tree == "shared" else [*container.mounts]
 
 
 def _without_patterns(path: Path) -> str:
