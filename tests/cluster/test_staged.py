@@ -413,8 +413,6 @@ def test_dvc_repro_uses_the_same_launcher_and_brings_the_output_here(folders: Pa
     plans = {str(state.address): state.plan for state in lineage_state(root)}
     assert plans == {**dict.fromkeys(BATCHES, "runs"), "mask_tokens": "runs_if_changed"}
     run_staged(root, BATCHES[1])
-    (state,) = [state for state in lineage_state(root) if state.address.stage == "mask_tokens"]
-    assert state.plan == "runs_if_changed"
     run_staged(root, BATCHES[0])
     (state,) = [state for state in lineage_state(root) if state.address.stage == "mask_tokens"]
     assert (state.plan, state.why) == (
