@@ -20,6 +20,7 @@ from jobs.runner.run import Launch, read_last_run, read_report, run_stage
 
 PICTURE_WIDTH = 720  # pixels; pictures are stored in the event log, so they are kept small
 LEDGER_TAG = "alto/ledger"
+FINAL_TAG = "alto/final"  # of a run that ends the same if it is tried again, with the reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +95,11 @@ def build_asset(
             report = read_report(lineage.root, lineage.profile, address)
         except CheckFailed as error:
             yield from check_results(error.report, declared.stage)
+            context.instance.add_run_tags(context.run_id, {FINAL_TAG: "a blocking check failed"})
             raise dg.Failure(str(error), allow_retries=False) from error
         except (InputError, InputsMoved) as error:
+            if isinstance(error, InputError):
+                context.instance.add_run_tags(context.run_id, {FINAL_TAG: "wrong input"})
             raise dg.Failure(str(error), allow_retries=False) from error
         report = with_drift(lineage, address, report)
         yield dg.MaterializeResult(

@@ -11,6 +11,7 @@ from jobs.runner.layout import project_root
 from jobs.runner.lineage import read_lineage
 from orchestration.automation.conditions import with_automation
 from orchestration.automation.retraining import new_data_sensor, retraining_schedule
+from orchestration.automation.retrying import retry_sensor
 from orchestration.automation.settings import read_automation
 from orchestration.jobs import phase_jobs, retraining
 from orchestration.launching.session import StageLauncher
@@ -39,6 +40,7 @@ def build_definitions(root: Path) -> dg.Definitions:
         sensors=[
             *build_sensors(root, jobs, automation.new_data),
             new_data_sensor(root, automation.retraining),
+            retry_sensor([*jobs.values(), retraining], automation.retrying),
         ],
         # A step waits for its job, which is a process of its own; one more would double what a run costs.
         executor=dg.in_process_executor,

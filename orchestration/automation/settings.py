@@ -36,6 +36,11 @@ class Retraining(_Section):
     )
 
 
+class Retrying(_Section):
+    times: int = Field(ge=0, description="how often a failed run is tried again")
+    after_minutes: int = Field(ge=0, description="from its end to the next try")
+
+
 class Age(_Section):
     """Days since an asset was last materialized."""
 
@@ -52,6 +57,7 @@ class Age(_Section):
 class Automation(_Section):
     new_data: NewData
     retraining: Retraining
+    retrying: Retrying
     freshness_days: dict[str, Age] = Field(description="asset -> when it is shown as ageing, and as too old")
 
 

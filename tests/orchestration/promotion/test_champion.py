@@ -40,6 +40,7 @@ from tests.jobs.benchmark_example import config, stage_context
 from tests.jobs.test_benchmark import run_benchmark
 from tests.jobs.test_vqa_benchmark import Parrot
 from tests.jobs.vqa_data import POPE, write_questions
+from tests.orchestration.promotion.answers import change_answers
 
 RULES = """
 promotion:
@@ -119,16 +120,6 @@ def challenge(root: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None
     monkeypatch.setattr(decisions, "lineage_state", lambda _: [state(f"m{version}")])
 
 
-def change_answers(root: Path, iou: float) -> None:
-    """As if the model at hand answered with masks of `iou` wherever there is a target."""
-    path = root / SCENES / SAMPLES_FILE
-    table = pq.read_table(path)
-    frame = table.to_pandas()
-    mine = (frame["system"] == CHALLENGER_SYSTEM) & (frame["mode"] == ADAPTIVE) & ~frame["no_target"]
-    frame.loc[mine, "intersection"] = (frame.loc[mine, "union"] * iou).round().astype(int)
-    pq.write_table(table.from_pandas(frame, schema=table.schema), path)
-
-
 def champions(root: Path) -> tuple[str | None, str | None, dict]:
     registry = Registry(root)
     versions = [registry.version(model, CHAMPION) for model in (ALTOLLM, TOKENIZER)]
@@ -165,10 +156,10 @@ def test_better_is_promoted_and_equal_and_worse_are_refused(
     challenge(root, monkeypatch, "2")
     assert not decisions.promote(root).better
     assert_consistent(root, "1", "1")
-    change_answers(root, 0.3)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.3)
     assert not decisions.promote(root).better
     assert_consistent(root, "1", "1")
-    change_answers(root, 0.99)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     assert decisions.promote(root).better
     assert_consistent(root, "2", "2")
 
@@ -227,7 +218,7 @@ def test_a_kill_between_any_two_steps_is_repaired_by_the_next_call(
     crown_first(root, monkeypatch)
     (root / CHAMPION_DATA_FILE).unlink()  # so that there is something to repair first
     challenge(root, monkeypatch, "2")
-    change_answers(root, 0.99)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     with monkeypatch.context() as patch:
         where = champion_module if write == "write_atomically" else MlflowClient
         patch.setattr(where, write, killing(getattr(where, write), time))
@@ -261,7 +252,7 @@ def test_what_was_rolled_back_is_not_promoted_again_by_itself(
 ) -> None:
     crown_first(root, monkeypatch)
     challenge(root, monkeypatch, "2")
-    change_answers(root, 0.99)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     assert decisions.promote(root).better
     decisions.roll_back(root)
     again = decisions.promote(root)
@@ -286,7 +277,7 @@ def test_a_promotion_from_another_machine_that_came_first_stays(
     """A lock on a file system does not keep another machine out; what is in the registry is looked at again."""
     crown_first(root, monkeypatch)
     challenge(root, monkeypatch, "2")
-    change_answers(root, 0.99)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     decide = decisions._decide
 
     def overtaken(*arguments: Any) -> decisions.Decision:
@@ -318,7 +309,7 @@ def test_champion_and_challenger_are_compared_in_words_and_in_speed_too(
     crown_first(root, monkeypatch)
 
     challenge(root, monkeypatch, "2")
-    change_answers(root, 0.99)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     keep_speed(root, 1.6)
     column = right.schema.get_field_index("score")
     pq.write_table(
@@ -359,7 +350,7 @@ def test_a_registry_that_goes_down_in_between_changes_nothing(
 ) -> None:
     crown_first(root, monkeypatch)
     challenge(root, monkeypatch, "2")
-    change_answers(root, 0.99)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
 
     def down(*_: object) -> None:
         raise MlflowException("connection refused")
@@ -377,7 +368,7 @@ def test_rollback_gives_the_title_back(root: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match="no previous champion"):
         decisions.roll_back(root)
     challenge(root, monkeypatch, "3")
-    change_answers(root, 0.99)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     decisions.promote(root)
     assert_consistent(root, "3", "2")
     assert decisions.roll_back(root) == "1"
@@ -387,7 +378,7 @@ def test_rollback_gives_the_title_back(root: Path, monkeypatch: pytest.MonkeyPat
 def test_two_promotions_at_once_end_in_one_state(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crown_first(root, monkeypatch)
     challenge(root, monkeypatch, "2")
-    change_answers(root, 0.99)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     fork = multiprocessing.get_context("fork")
     queue = fork.Queue()
     both = [fork.Process(target=lambda: queue.put(decisions.promote(root).better)) for _ in range(2)]
@@ -421,7 +412,7 @@ def test_samples_kept_with_the_champion_are_those_it_was_crowned_with(
 ) -> None:
     before = pd.read_parquet(root / SCENES / SAMPLES_FILE)
     crown_first(root, monkeypatch)
-    change_answers(root, 0.99)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     registry = Registry(root)
     content = registry.kept(registry.version(ALTOLLM, CHAMPION), "scenes", SAMPLES_FILE)
     assert content is not None
@@ -445,7 +436,7 @@ def test_data_a_champion_was_trained_on_is_pinned_and_comes_back_with_it(
     challenge(root, monkeypatch, "2")
     data = replace(state("d7"), address=batch)
     monkeypatch.setattr(decisions, "lineage_state", lambda _: [data, state("m2")])
-    change_answers(root, 0.99)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     assert decisions.promote(root).better
     assert json.loads(pinned.read_text())["partitions"] == {
         "prepare_sa1b@batch_000": {"data_version": "d7", "statistics": statistics}
@@ -461,7 +452,7 @@ def test_the_report_shows_the_champion_as_it_was_measured(
     decisions.promote(root)
     measured = read_metrics(root / SCENES / METRICS_FILE, BenchmarkMetrics).find(CHALLENGER_SYSTEM, ADAPTIVE)
     challenge(root, monkeypatch, "2")
-    change_answers(root, 0.1)
+    change_answers(root / SCENES / SAMPLES_FILE, 0.1)
     view = view_champion(lineage(root))
     assert view.version == "1"
     (shown,) = (one for one in view.rows["scenes"] if one.mode == ADAPTIVE)
