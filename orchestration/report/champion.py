@@ -6,7 +6,7 @@ from functools import partial
 from data_contracts.errors import InputError
 from jobs.benchmarking.results import SAMPLES_FILE, BenchmarkMetrics, SystemMetrics
 from jobs.benchmarking.scoring import Scoreboard
-from jobs.runner.lineage import Lineage
+from jobs.runner.lineage import Lineage, read_yaml
 from jobs.runner.registry import CHAMPION
 from orchestration.promotion.champion import ALTOLLM, Registry
 from orchestration.promotion.decision import Decision, decide
@@ -43,22 +43,23 @@ def view_champion(lineage: Lineage) -> ChampionView:
         rows = {}
         if champion is not None:
             kept = partial(registry.kept, champion)
-            rows = {name: _rows(kept, metrics) for name, metrics in Measured(lineage).masks.items()}
+            seed = read_yaml(lineage.root / "params.yaml")["seed"]
+            rows = {name: _rows(kept, metrics, seed) for name, metrics in Measured(lineage).masks.items()}
     except InputError as error:
         return ChampionView(version=None, rows={}, decision=None, problem=str(error))
     version = None if champion is None else str(champion.version)
     return ChampionView(version=version, rows=rows, decision=decision, problem="")
 
 
-def _rows(kept: Kept, metrics: BenchmarkMetrics) -> list[SystemMetrics]:
-    """Empty where the champion was not measured on this benchmark."""
+def _rows(kept: Kept, metrics: BenchmarkMetrics, seed: int) -> list[SystemMetrics]:
+    """Empty where the champion was not measured on this benchmark. seed: the benchmarks' own, for equal intervals."""
     samples = kept_table(kept, metrics.benchmark, SAMPLES_FILE)
     if samples is None:
         return []
     board = Scoreboard(
         samples[samples["system"] == metrics.challenger],
         resamples=metrics.bootstrap_resamples,
-        seed=0,
+        seed=seed,
         level=metrics.confidence_level,
         codebook_size=metrics.codebook_size,
     )

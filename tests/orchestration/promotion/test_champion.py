@@ -43,6 +43,7 @@ from tests.jobs.vqa_data import POPE, write_questions
 from tests.orchestration.promotion.answers import change_answers
 
 RULES = """
+seed: 7
 promotion:
   mode: adaptive
   gains: [giou, mean_length]
