@@ -1,6 +1,6 @@
-"""One Dagster run of the small training project, as a process: `python -m tests.cluster.dagster_run [STAGE]`.
+"""One Dagster run of the small training project, as a process: `python -m tests.cluster.dagster_run STAGE`.
 
-Without a stage it prints the status of the newest run. A file `cancel` in the project cancels the run.
+A file `cancel` in the project cancels the run.
 """
 
 import os
@@ -34,13 +34,10 @@ def cancel_when_told(instance: dg.DagsterInstance) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def main(stage: str = "") -> int:
+def main(stage: str) -> int:
     with dg.DagsterInstance.get() as instance:
-        if stage:
-            return 0 if materialize(stage, instance) else 1
-        print(instance.get_runs(limit=1)[0].status.value)
-    return 0
+        return 0 if materialize(stage, instance) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1]))
