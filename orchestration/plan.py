@@ -129,9 +129,8 @@ def text_table(table: PlanTable) -> str:
 
 def cost_line(what: str, cost: Cost) -> str:
     unknown = f"; of {cost.unknown} no time is known" if cost.unknown else ""
-    took = (
-        f", {duration(cost.seconds)} and {cost.device_hours:.3f} device hours last time" if cost.rows else ""
-    )
+    known = cost.rows > cost.unknown
+    took = f", {duration(cost.seconds)} and {cost.device_hours:.3f} device hours last time" if known else ""
     return f"{what}: {cost.rows}{took}{unknown}"
 
 

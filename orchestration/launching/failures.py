@@ -40,6 +40,7 @@ class Cause(Enum):
     )
     STORAGE_LOST = "lost its object storage", True, "It goes on from its checkpoint when the storage answers."
     COMMUNICATION = "lost touch between its processes", True, "It goes on from its checkpoint."
+    NOT_STARTED = "could not be started", False, "Its launcher's settings are in infra/ (docs/cluster.md)."
     BUG = "ended with an error", False, "See the end of its log."
 
     def __init__(self, text: str, retry: bool, advice: str) -> None:
@@ -117,5 +118,7 @@ def _cause(status: JobStatus, lines: list[str], stopped: bool) -> tuple[Cause, s
                 return cause, line[:200]
     if status.exit_code in SIGKILL_STATUSES:
         return Cause.KILLED, ""
+    if not lines and status.exit_code is None:  # nothing of the job has ever run
+        return Cause.NOT_STARTED, ""
     errors = [line for line in said if re.match(r"(\[rank\d+\]: ?)?[\w.]+(Error|Exception|Died)\b", line)]
     return Cause.BUG, errors[-1][:200] if errors else ""

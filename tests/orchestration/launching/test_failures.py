@@ -78,6 +78,13 @@ def test_the_scheduler_knows_best(spec: JobSpec, status: JobStatus, cause: Cause
     )
 
 
+def test_a_job_that_never_ran_could_not_be_started(spec: JobSpec) -> None:
+    reason = "image registry.example/alto:9 cannot be pulled"
+    failure = classify(spec, JobStatus(phase=JobPhase.FAILED, reason=reason), "", stopped=False)
+    assert failure.cause is Cause.NOT_STARTED
+    assert reason in failure.line
+
+
 def test_a_job_that_stopped_as_asked_is_no_error(spec: JobSpec) -> None:
     failure = classify(spec, DIED, "", stopped=True)
     assert failure.cause is Cause.STOPPED
@@ -90,6 +97,7 @@ def test_what_another_attempt_cannot_mend_is_not_tried_again() -> None:
         Cause.OUT_OF_MEMORY,
         Cause.GPU_OUT_OF_MEMORY,
         Cause.DISK_FULL,
+        Cause.NOT_STARTED,
         Cause.BUG,
     }
 
