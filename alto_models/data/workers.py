@@ -47,6 +47,8 @@ def read_ahead(
             f"{error.args[0].splitlines()[0]} (a process that reads training data; a kill mostly means that memory "
             "or /dev/shm is full): run again, with fewer resources.workers; training goes on from its last checkpoint"
         ) from None
+    finally:
+        del parts  # ends the workers now, not when the last traceback that knows this frame is gone
 
 
 class _Part(NamedTuple):

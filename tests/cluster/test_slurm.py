@@ -171,6 +171,8 @@ def test_a_pre_empted_job_is_started_again(cluster: Slurm, launcher: SlurmLaunch
 def test_a_job_whose_node_fails_is_started_on_another(cluster: Slurm, launcher: SlurmLauncher) -> None:
     handle = launcher.submit(order(launcher.root, "unlucky", ONCE_MORE))
     wait_until(lambda: starts(launcher, handle))
+    # Killed within its first moment, before the controller knows that it began, it would be a failed launch.
+    wait_until(lambda: "RunTime=00:00:00" not in cluster.command("scontrol", "show", "job", handle.id))
     cluster.fail_node("n1")
     try:
         assert ended(launcher, handle).phase is JobPhase.SUCCEEDED

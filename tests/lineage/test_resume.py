@@ -54,13 +54,11 @@ def training_process(parent: int, door: str) -> int | None:
 @pytest.mark.parametrize("door", sorted(DOORS))
 def test_killed_training_resumes_to_the_same_weights(uninterrupted: Path, tmp_path: Path, door: str) -> None:
     root = copy_without(uninterrupted, tmp_path / door, "tokenizer_stage1")
-    process = subprocess.Popen(
-        [sys.executable, *DOORS[door]],
-        cwd=root,
-        env=environment(root),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    log = tmp_path / "log.txt"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, *DOORS[door]], cwd=root, env=environment(root), stdout=file, stderr=file
+        )
     checkpoints = root / ".work" / "tokenizer_stage1"
     deadline = time.monotonic() + 300
     while not list(checkpoints.glob("*/state/**/*.pt")):
@@ -70,10 +68,14 @@ def test_killed_training_resumes_to_the_same_weights(uninterrupted: Path, tmp_pa
     job = training_process(process.pid, door)
     assert job is not None
     os.kill(job, signal.SIGKILL)
-    assert process.wait(timeout=120) != 0
-    assert plan(root)["tokenizer_stage1"] == "runs"
-    assert list(checkpoints.glob("*/state/**/*.pt")), "the checkpoint survives the kill"
-
-    resumed = run(root, *DOORS[door])
-    assert "going on after step" in resumed.stdout + resumed.stderr
+    status = process.wait(timeout=300)
+    if door == "dvc":  # Dagster tries again by itself, in the same run
+        assert status != 0
+        assert plan(root)["tokenizer_stage1"] == "runs"
+        assert list(checkpoints.glob("*/state/**/*.pt")), "the checkpoint survives the kill"
+        resumed = run(root, *DOORS[door])
+        log.write_text(resumed.stdout + resumed.stderr)
+        status = resumed.returncode
+    assert status == 0
+    assert "going on after step" in log.read_text()
     assert data_versions(root)["tokenizer_stage1"] == data_versions(uninterrupted)["tokenizer_stage1"]

@@ -39,6 +39,7 @@ STATES = {
     JobPhase.OUT_OF_MEMORY: "OUT_OF_MEMORY",
     JobPhase.NODE_FAILED: "NODE_FAIL BOOT_FAIL",
 }
+NODE_REASONS = ("JobLaunchFailure",)  # of FAILED: the node went away while the job began there
 PHASES = {state: phase for phase, states in STATES.items() for state in states.split()}
 
 
@@ -160,6 +161,8 @@ class SlurmLauncher:
 
 def _status(state: str, exit_code: str, reason: str, nodes: str) -> JobStatus:
     phase = PHASES.get(state.rstrip("+"), JobPhase.UNKNOWN)
+    if phase is JobPhase.FAILED and reason in NODE_REASONS:
+        phase = JobPhase.NODE_FAILED
     code, _, number = exit_code.partition(":")
     if not phase.is_over:
         return JobStatus(phase=phase, reason=reason, nodes=nodes)
