@@ -74,6 +74,11 @@ def test_reasons_are_passed_on(commands: Path, tmp_path: Path) -> None:
     assert reason == "ended TIMEOUT on gpu[01-02]: TimeLimit"
 
 
+def test_a_launch_that_failed_is_the_nodes_failure(commands: Path, tmp_path: Path) -> None:
+    answers(commands, "scontrol", controller_line("FAILED", "0:9", "JobLaunchFailure"))
+    assert SlurmLauncher(tmp_path).status(HANDLE).phase is JobPhase.NODE_FAILED
+
+
 def test_accounting_is_asked_for_a_forgotten_job(commands: Path, tmp_path: Path) -> None:
     answers(commands, "scontrol", error="slurm_load_jobs error: Invalid job id specified", status=1)
     answers(commands, "sacct", "CANCELLED by 1000|0:15|gpu01\n")
