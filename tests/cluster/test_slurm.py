@@ -24,7 +24,7 @@ from tests.cluster.project import change, cluster_project
 from tests.jobs.stage_processes import curve as job_curve
 from tests.jobs.stage_processes import written
 from tests.jobs.tokenizer_example import ROOT, write_prepared_masks
-from tests.lineage.project import copy_without, data_versions, environment, run
+from tests.lineage.project import copy_without, data_versions, environment, plan, repro, run
 from tests.orchestration.launching.orders import order
 from tests.services.slurm import Slurm, slurm
 
@@ -37,6 +37,7 @@ DATA = (
     "prepare_sa1b@batch_001",
 )
 TRAINING = "tokenizer_stage1"
+NEEDS = {"cpus": 1, "memory_gb": 2, "hours": 1}
 
 
 @pytest.fixture(scope="module")
@@ -206,13 +207,13 @@ def test_a_training_on_two_nodes_that_is_warned_goes_on_after_the_queue(
     assert max(job_curve(spec)) == 60
 
 
-# The lineage, up to a training on two nodes.
+# The lineage, its first training on two nodes.
 
 
 @pytest.fixture(scope="module")
 def prepared(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose data was prepared by Dagster, each stage as a job of the cluster."""
-    needs = {"default": {"cpus": 1, "memory_gb": 2, "hours": 1}, TRAINING: {"nodes": 2}}
+    needs = {"default": NEEDS, TRAINING: {"nodes": 2}}
     root = cluster_project(tmp_path_factory.mktemp("cluster") / "project", {"needs": needs})
     # Without the quantiser: rounding tips the choice of a code now and then, and with it what follows.
     objective = yaml.safe_load((root / "params.yaml").read_text())[TRAINING]["objective"]
@@ -289,6 +290,20 @@ def test_what_slurm_made_is_recorded(trained: tuple[Path, set[str]], cluster: Sl
     checks = json.loads(run(root, "-m", "tests.lineage.check_state", TRAINING).stdout.splitlines()[-1])
     assert checks["training_health"] is True
     assert set(cluster.jobs().values()) <= {"COMPLETED", "CANCELLED", "FAILED"}
+
+
+def test_the_whole_lineage_runs_on_the_cluster(prepared: Path, cluster: Slurm, tmp_path: Path) -> None:
+    root = copy_without(prepared, tmp_path / "project", "base_weights")
+    run(root, "-m", "orchestration.cli", "profile", "smoke")
+    change(root / "params.yaml", "resources", {"launcher": "slurm", "needs": {"default": NEEDS}})
+    before = set(cluster.jobs())
+    run(root, "-m", "tests.lineage.materialize")
+    made = set(data_versions(root)) - set(DATA)
+    assert {address.split("@")[0] for address in made} >= {"altollm_grpo", "benchmark_report", TRAINING}
+    assert set(plan(root).values()) == {"no"}
+    assert repro(root) == []
+    jobs = cluster.jobs()
+    assert [jobs[job] for job in jobs.keys() - before] == ["COMPLETED"] * len(made)
 
 
 def test_dvc_repro_runs_a_stage_on_the_cluster(
