@@ -90,3 +90,13 @@ def test_dagster_shows_and_records_what_was_made_elsewhere(project: Path, cluste
     assert files_with(project, SECRET_KEY) == []
     assert SECRET_KEY not in printed
     assert not list((project.parent / "node").glob("alto-*"))  # no clone is left
+
+
+def test_the_whole_lineage_is_made_elsewhere(project: Path, cluster: Slurm) -> None:
+    """The stages before are up to date; what follows is pulled, trained, measured and pushed by the nodes."""
+    run(project, "-m", "tests.lineage.materialize")
+    assert {"altollm_grpo", "benchmark_report"} <= set(data_versions(project))
+    assert set(plan(project).values()) == {"no"}
+    assert repro(project, "--allow-missing") == []
+    assert [name for name in ("data", "models", "reports") if (project / name).exists()] == []
+    assert set(cluster.jobs().values()) == {"COMPLETED"}
