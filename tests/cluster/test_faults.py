@@ -256,7 +256,11 @@ def test_object_storage_hangs_and_comes_back(local: Project, tmp_path: Path) -> 
     local.environment |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     (tmp_path / "store").mkdir()
     with object_store(tmp_path / "store") as address:
-        (store,) = [child for child in psutil.Process().children() if "weed" in child.name()]
+        (store,) = [
+            child
+            for child in psutil.Process().children()
+            if f"-dir={tmp_path / 'store' / 'files'}" in child.cmdline()
+        ]
         client(address).create_bucket(Bucket="storage")
         client(address).put_object(Bucket="storage", Key="object", Body=b"content")
         local.set("mask_tokens", endpoint=address)
