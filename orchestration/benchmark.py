@@ -14,7 +14,7 @@ from jobs.runner.layout import StageAddress, output_folder, project_root, stage_
 from jobs.runner.lineage import read_yaml
 from jobs.runner.metric_log import MetricLog
 from jobs.runner.processes import joined_processes, launched_rank
-from orchestration.atomic_files import new_folder, require_new
+from orchestration.atomic_folders import new_folder, require_new
 from orchestration.segment import TokenizerOption
 from orchestration.tokenize import ModelOption
 

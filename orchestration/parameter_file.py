@@ -7,7 +7,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from orchestration.atomic_files import write_atomically
+from jobs.runner.whole_file import write_whole
 
 
 def change_parameters(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -18,4 +18,4 @@ def change_parameters(root: Path, change: Callable[[dict[str, Any]], None]) -> N
     change(parameters)
     buffer = io.StringIO()
     yaml.dump(parameters, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())

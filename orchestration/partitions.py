@@ -8,7 +8,7 @@ import yaml
 
 from jobs.runner.layout import checked_item
 from jobs.runner.lineage import look_up, read_yaml
-from orchestration.atomic_files import write_atomically
+from jobs.runner.whole_file import write_whole
 
 SA1B_BATCHES = dg.DynamicPartitionsDefinition(name="sa1b_batches")
 HEADER = "# What exists to be processed. Batches of SA-1B shards are added by the `new_shards` sensor.\n"
@@ -51,5 +51,5 @@ def add_batch(root: Path, shards: Sequence[str]) -> str:
     batch = f"batch_{len(partitions['sa1b']['batches']):03d}"
     partitions["sa1b"]["batches"].append(batch)
     partitions["sa1b"]["shards"][batch] = list(shards)
-    write_atomically(path, HEADER + yaml.safe_dump(partitions, sort_keys=False))
+    write_whole(path, HEADER + yaml.safe_dump(partitions, sort_keys=False))
     return batch

@@ -9,7 +9,7 @@ import yaml
 
 from data_contracts.errors import InputError
 from jobs.runner.lineage import read_yaml
-from orchestration.atomic_files import write_atomically
+from jobs.runner.whole_file import write_whole
 
 OPEN_SECTIONS = (
     "datasets",
@@ -68,5 +68,5 @@ def _another_variant(base: Mapping[str, Any], changes: Mapping[str, Any]) -> boo
 def write_profile(root: Path, name: str) -> Path:
     """Replace `params.yaml` atomically."""
     path = root / "params.yaml"
-    write_atomically(path, render_profile(root, name))
+    write_whole(path, render_profile(root, name))
     return path

@@ -12,7 +12,7 @@ from alto_models.altollm.api import Segmentation, Segmenter
 from alto_models.data.files import BoolMask, encode_mask, read_image
 from alto_models.data.shards import Picture
 from data_contracts.errors import InputError, first_line
-from orchestration.atomic_files import new_folder, require_new
+from orchestration.atomic_folders import new_folder, require_new
 from orchestration.token_lines import safe_name
 
 LINES_FILE = "segments.jsonl"

@@ -11,7 +11,7 @@ import typer
 from data_contracts.errors import InputError
 from jobs.runner.layout import output_folder, project_root
 from jobs.runner.lineage import Lineage, read_lineage
-from orchestration.atomic_files import require_new
+from orchestration.atomic_folders import require_new
 
 if TYPE_CHECKING:
     from jobs.pages.figures import Plot

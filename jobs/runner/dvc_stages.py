@@ -26,7 +26,8 @@ from dvc_objects.errors import ObjectFormatError
 
 from data_contracts.errors import InputError
 from jobs.runner.layout import StageAddress, stage_of_path
-from jobs.runner.lock_file import with_entry, write_whole
+from jobs.runner.lock_file import with_entry
+from jobs.runner.whole_file import write_whole
 
 
 class LockedStages:

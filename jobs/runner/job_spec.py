@@ -18,6 +18,7 @@ from pydantic import (
 
 from jobs.runner.context import JobConfig
 from jobs.runner.layout import STAGES, StageAddress
+from jobs.runner.whole_file import write_whole
 
 STAGES_WITH_WORKERS = ("tokenizer_stage1", "tokenizer_stage1_5")
 STAGES_READ_FROM_COPIES = ("prepare_sa1b",)
@@ -169,9 +170,7 @@ class JobSpec(BaseModel):
 
     def write(self) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(self.model_dump_json(indent=1))
-        temporary.replace(self.path)
+        write_whole(self.path, self.model_dump_json(indent=1))
 
     @classmethod
     def read(cls, path: Path) -> "JobSpec":

@@ -1,9 +1,7 @@
 """One entry of `dvc.lock` written without parsing and printing the others, as DVC prints it."""
 
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dvc.utils.serialize import dumps_yaml
@@ -30,10 +28,3 @@ def with_entry(text: str, name: str, entry: Mapping[str, Any]) -> str:
     found = old.search(text, section.end(), end_of_section)
     start, end = found.span() if found else (end_of_section, end_of_section)
     return text[:start] + block + text[end:]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Whoever reads meanwhile finds the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

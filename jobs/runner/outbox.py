@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from jobs.runner.whole_file import write_whole
+
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 METRICS_PER_REQUEST, PARAMETERS_PER_REQUEST = 1000, 100  # limits of MLflow's log-batch request
@@ -78,8 +80,9 @@ class Outbox:
     @property
     def is_open(self) -> bool:
         """Whether the run has begun, and nobody has said how it ended."""
-        statuses = [entry["status"] for entry, _ in self._read(0) if entry["kind"] == "status"]
-        return next(self._read(0), None) is not None and (not statuses or statuses[-1] == "RUNNING")
+        entries = [entry for entry, _ in self._read(0)]
+        statuses = [entry["status"] for entry in entries if entry["kind"] == "status"]
+        return bool(entries) and (not statuses or statuses[-1] == "RUNNING")
 
     @property
     def key(self) -> str:
@@ -213,6 +216,4 @@ class Outbox:
         return Sent(MlflowRun(*content["run"]), content["size"])
 
     def _write_sent(self, sent: Sent) -> None:
-        temporary = self.folder / "sent.json.tmp"
-        temporary.write_text(json.dumps(sent._asdict()))
-        temporary.replace(self.folder / "sent.json")
+        write_whole(self.folder / "sent.json", json.dumps(sent._asdict()))

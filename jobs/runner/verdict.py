@@ -8,6 +8,7 @@ from data_contracts.errors import InputError
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.stopping import STATUS_STOPPED
+from jobs.runner.whole_file import write_whole
 
 STATUS_DIED, STATUS_WRONG_INPUT, STATUS_CHECK_FAILED = 1, 2, 3
 
@@ -31,9 +32,8 @@ def forget_verdict(spec: JobSpec) -> None:
 
 def leave_finished(spec: JobSpec) -> None:
     """Say that the result in `spec.staging` is complete: its files and their sizes."""
-    temporary = _finished(spec).with_suffix(".tmp")
-    temporary.write_text(json.dumps({"fingerprint": spec.fingerprint, "files": _sizes(spec.staging)}))
-    temporary.replace(_finished(spec))
+    marker = {"fingerprint": spec.fingerprint, "files": _sizes(spec.staging)}
+    write_whole(_finished(spec), json.dumps(marker))
 
 
 def is_finished(spec: JobSpec) -> bool:

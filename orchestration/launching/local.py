@@ -17,7 +17,7 @@ from jobs.runner.job_spec import JobSpec
 from jobs.runner.processes import launch_command
 from jobs.runner.stopping import SECONDS_TO_STOP
 from jobs.runner.verdict import is_finished
-from orchestration.atomic_files import write_atomically
+from jobs.runner.whole_file import write_whole
 from orchestration.launching.interface import JobHandle, JobOrder, JobPhase, JobStatus
 from orchestration.launching.job_files import log_file, read_log
 
@@ -65,7 +65,7 @@ class LocalLauncher:
                 pass_fds=[] if order.stage_lock is None else [order.stage_lock],
             )
         started = _Started(name=order.name, pid=child.pid, created=psutil.Process(child.pid).create_time())
-        write_atomically(_record(work), started.model_dump_json())
+        write_whole(_record(work), started.model_dump_json())
         handle = JobHandle(order.name, str(child.pid), work)
         self._children[handle.id] = child
         return handle

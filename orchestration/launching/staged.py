@@ -24,6 +24,7 @@ from jobs.runner.remote_outputs import require_pushed
 from jobs.runner.staged_clone import committed, offer_bundle
 from jobs.runner.staged_order import JOBS, ORDER, RETURNED, StagedOrder, relocated
 from jobs.runner.tracking import outbox_of, send, warn
+from jobs.runner.whole_file import write_whole
 from jobs.runner.work_mirror import CURVES, LOG, MESSAGES, STATE, Inbox
 from orchestration.launching.interface import (
     JobHandle,
@@ -167,9 +168,7 @@ class StagedLauncher:
         if content is None:
             return self.spec.returned.exists()
         send_to_mlflow(self.spec, self.root)
-        partial = self.spec.returned.with_suffix(".tmp")
-        partial.write_bytes(content)
-        partial.replace(self.spec.returned)
+        write_whole(self.spec.returned, content)
         self._mailbox.delete(self._mailbox.names())
         return True
 

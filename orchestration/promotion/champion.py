@@ -16,7 +16,7 @@ from assets.drift import CHAMPION_DATA_FILE
 from data_contracts.errors import InputError, first_line
 from jobs.runner.registry import CHAMPION, REGISTERED_MODELS
 from jobs.runner.tracking import use_project_store
-from orchestration.atomic_files import write_atomically
+from jobs.runner.whole_file import write_whole
 
 ALTOLLM = REGISTERED_MODELS["altollm_grpo"]
 TOKENIZER = REGISTERED_MODELS["tokenizer_stage1_5"]
@@ -139,7 +139,7 @@ def _keep(path: Path, text: str | None) -> None:
     if text is None:
         path.unlink(missing_ok=True)
     elif not path.exists() or path.read_text() != text:
-        write_atomically(path, text)
+        write_whole(path, text)
 
 
 @contextmanager

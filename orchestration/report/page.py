@@ -19,7 +19,7 @@ from jobs.runner.lineage import read_lineage
 from jobs.runner.run import read_output
 from jobs.runner.staleness import lineage_state
 from jobs.runner.tracking import git_commit
-from orchestration.atomic_files import write_atomically
+from jobs.runner.whole_file import write_whole
 from orchestration.report.champion import ChampionView, view_champion
 from orchestration.report.plots import training_curves
 from orchestration.report.provenance import Provenance, read_provenance
@@ -57,7 +57,7 @@ def write_report(root: Path, out: Path | None = None) -> Path:
     path = out or root / "reports" / read_lineage(root).profile / WHOLE_REPORT
     page = render_report(root)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page)
+    write_whole(path, page)
     return path
 
 

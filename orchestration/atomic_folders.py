@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Folders that are there whole or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -7,12 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data_contracts.errors import InputError
-
-
-def write_atomically(path: Path, content: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def require_new(out: Path) -> None:
