@@ -1,8 +1,9 @@
 """DVC's view of the stages while its repository lock is held: every file is read once, for however many stages.
 
-With a thousand shards `dvc.lock` has more than twenty thousand lines. DVC reads it again for each stage it looks up,
+With a thousand shards `dvc.lock` has more than thirty thousand lines. DVC reads it again for each stage it looks up,
 `params.yaml` and `partitions.yaml` for each stage whose parameters it compares, and rewrites it with its slowest parser
-for each entry; and every stage asks for the hashes of the same code files. The answers here are DVC's own.
+for each entry; every stage asks for the hashes of the same code files, and an output is hashed again for each stage
+that reads it. The answers here are DVC's own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from dvc_objects.errors import ObjectFormatError
 
 from data_contracts.errors import InputError
 from jobs.runner.layout import StageAddress, stage_of_path
-from jobs.runner.lock_file import with_entry
+from jobs.runner.lock_file import ParsedLock, with_entry
 from jobs.runner.whole_file import write_whole
 
 
@@ -38,13 +39,15 @@ class LockedStages:
         self.repo = repo
         self._file = load_file(repo, PROJECT_FILE)
         self._lock = self._file._lockfile
+        self._parsed_lock = ParsedLock(Path(self._lock.path), Path(repo.tmp_dir))
+        self._file.lockfile_contents = self._parsed_lock.content(self._lock.load)
         self._stages = self._file.stages
         # With a remote, what is recorded and not here counts as there, as with `dvc repro --allow-missing`.
         self._missing_is_remote = bool(repo.config["core"].get("remote"))
         self._parameter_files: dict[str, Any] = {}
         if parameters is not None:
             self._parameter_files[str(Path(repo.root_dir, "params.yaml"))] = parameters
-        self._hashes: dict[str, HashInfo] = {}
+        self._hashes: dict[str, HashInfo | None] = {}
 
     def find(self, address: StageAddress) -> PipelineStage:
         """DVC's stage of an address. Raises InputError naming what `partitions.yaml` lacks."""
@@ -71,10 +74,22 @@ class LockedStages:
 
     def output_changes(self, output: Output) -> Mapping[str, str]:
         """What `output.status()` says."""
-        changes = output.status()
-        if self._missing_is_remote and set(changes.values()) <= {"deleted", "not in cache"}:
+        if output.hash_info and output.changed_cache():
+            change = "not in cache"
+        elif not output.exists:
+            change = "deleted"
+        elif self._hash_here(output) != output.hash_info:
+            return {output.def_path: "modified"}
+        else:
             return {}
-        return changes
+        return {} if self._missing_is_remote else {output.def_path: change}
+
+    def _hash_here(self, output: Output) -> HashInfo | None:
+        """Of an output or a dependency that exists."""
+        path = output.def_path
+        if path not in self._hashes:
+            self._hashes[path] = output.get_hash()
+        return self._hashes[path]
 
     def outputs_in(self, dependency: Output) -> dict[str, Output]:
         """Address -> output, of the stages that make a dependency: one, or all partitions below a folder."""
@@ -99,24 +114,21 @@ class LockedStages:
         """What `dependency.status()` says, flat: path, or `file:key` of a parameter, -> what happened to it."""
         if isinstance(dependency, ParamsDependency):
             return self._parameter_changes(dependency)
-        path = str(dependency)
-        if not dependency.exists:
+        path = dependency.def_path
+        if path not in self._hashes and not dependency.exists:
             outputs = self.outputs_in(dependency)
             if not (self._missing_is_remote and outputs and dependency.hash_info):
                 return {path: "deleted"}
-            if path not in self._hashes:
-                self._hashes[path] = self._recorded_hash(dependency, outputs) or dependency.hash_info
-        elif path not in self._hashes:
-            self._hashes[path] = dependency.get_hash()
-        if dependency.hash_info != self._hashes[path]:
+            self._hashes[path] = self._recorded_hash(dependency, outputs) or dependency.hash_info
+        if dependency.hash_info != self._hash_here(dependency):
             return {path: "modified" if dependency.hash_info else "new"}
         return {}
 
     def hash_of(self, dependency: Output) -> HashInfo | None:
         """Of a file or folder as it is here, or in the remote; None where it is missing."""
-        if self.changes_of(dependency).get(str(dependency)) == "deleted":
+        if self.changes_of(dependency).get(dependency.def_path) == "deleted":
             return None
-        return self._hashes.get(str(dependency), dependency.hash_info)
+        return self._hashes[dependency.def_path]
 
     def hash_with(self, dependency: Output, parts: Mapping[str, HashInfo | None]) -> HashInfo | None:
         """Hash that a folder above partitions will have with these outputs (path -> hash, None: none) put into it.
@@ -234,6 +246,7 @@ class LockedStages:
         text = with_entry(path.read_text(encoding="utf-8") if path.exists() else "", stage.name, entry)
         if parse_yaml(text, str(path)) == expected:
             write_whole(path, text)
+            self._parsed_lock.keep(text, expected)
         else:  # laid out by hand
             self._lock.dump_stages([stage])
 

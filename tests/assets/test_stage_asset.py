@@ -32,7 +32,7 @@ def test_figures_pictures_and_pages_are_on_the_asset_page(
     assert metadata["report"].url == "http://pages/reports/smoke/benchmark_report/report.html"
     assert metadata["whole report"].url == "http://pages/report.html"
     shown = re.fullmatch(
-        r"!\[scenes_samples\]\(data:image/png;base64,(.*)\)", metadata["picture: scenes_samples"].md_str
+        r"!\[scenes_samples\]\(data:image/webp;base64,(.*)\)", metadata["picture: scenes_samples"].md_str
     )
     assert shown
     assert Image.open(io.BytesIO(base64.b64decode(shown[1]))).size == (PICTURE_WIDTH, PICTURE_WIDTH // 2)

@@ -1,11 +1,13 @@
-"""One entry of `dvc.lock` written alone gives the file that DVC itself would write."""
+"""One entry of `dvc.lock` written alone gives the file that DVC itself would write; it is parsed once."""
 
 import json
+from datetime import date
+from pathlib import Path
 
 import pytest
 from dvc.utils.serialize import dumps_yaml, parse_yaml
 
-from jobs.runner.lock_file import with_entry
+from jobs.runner.lock_file import ParsedLock, with_entry
 
 LONG = "a text that is so long that it is folded: " + "word " * 60
 ENTRY = {
@@ -39,3 +41,41 @@ def test_first_entry(before: str) -> None:
 def printed(content: dict) -> str:
     """As DVC writes it, without anchors for what is the same object here."""
     return dumps_yaml(json.loads(json.dumps(content)))
+
+
+class Loader:
+    def __init__(self, content: dict) -> None:
+        self.content, self.calls = content, 0
+
+    def __call__(self) -> dict:
+        self.calls += 1
+        return self.content
+
+
+def test_parsed_once_for_each_text(tmp_path: Path) -> None:
+    lock = tmp_path / "dvc.lock"
+    lock.write_text("first")
+    loader = Loader({"stages": {"a": ENTRY}})
+    assert [ParsedLock(lock, tmp_path).content(loader) for _ in range(2)] == [loader.content] * 2
+    assert loader.calls == 1
+    lock.write_text("second")
+    loader.content = {"stages": {"b": ENTRY}}
+    assert ParsedLock(lock, tmp_path).content(loader) == loader.content
+    assert loader.calls == 2
+
+
+@pytest.mark.parametrize("value", [{1: "a number for a key"}, date(2026, 1, 1)], ids=["number", "date"])
+def test_what_json_cannot_hold_is_parsed_again(tmp_path: Path, value: object) -> None:
+    loader = Loader({"stages": {"a": {"params": {"params.yaml": {"x": value}}}}})
+    for _ in range(2):
+        assert ParsedLock(tmp_path / "dvc.lock", tmp_path).content(loader) == loader.content
+    assert loader.calls == 2
+
+
+def test_half_written_copy_is_no_copy(tmp_path: Path) -> None:
+    loader = Loader({"stages": {"a": ENTRY}})
+    ParsedLock(tmp_path / "dvc.lock", tmp_path).content(loader)
+    (kept,) = tmp_path.iterdir()
+    kept.write_text(kept.read_text()[:-9])
+    assert ParsedLock(tmp_path / "dvc.lock", tmp_path).content(loader) == loader.content
+    assert loader.calls == 2
