@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import dagster as dg
 
 from assets.drift import with_drift
+from assets.storage_patience import answering_afterwards
 from data_contracts.errors import InputError
 from jobs.runner.check_failed import CheckFailed
+from jobs.runner.exchange import Unreachable
 from jobs.runner.layout import WHOLE_REPORT, StageAddress, output_folder
 from jobs.runner.ledger import InputsMoved, Recorded
 from jobs.runner.lineage import Lineage, code_version, read_yaml
@@ -93,7 +95,8 @@ def build_asset(
         partition = context.partition_key if stage.partition_set else None
         address = StageAddress(stage.name, partition)
         try:
-            recorded = run_stage(lineage.root, address, launcher.launch_for(context))
+            with answering_afterwards(context.instance):
+                recorded = run_stage(lineage.root, address, launcher.launch_for(context))
             report = read_report(lineage.root, lineage.profile, address)
         except CheckFailed as error:
             yield from check_results(error.report, declared.stage)
@@ -103,6 +106,8 @@ def build_asset(
             if isinstance(error, InputError):
                 context.instance.add_run_tags(context.run_id, {FINAL_TAG: "wrong input"})
             raise dg.Failure(str(error), allow_retries=False) from error
+        except Unreachable as error:
+            raise dg.Failure(str(error)) from error
         report = with_drift(lineage, address, report)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(recorded.data_version),

@@ -10,6 +10,7 @@ from pathlib import Path
 from data_contracts.errors import InputError, JobStopped
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig
+from jobs.runner.exchange import Unreachable
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, parameter_section, project_root
 from jobs.runner.ledger import InputsMoved
@@ -29,6 +30,7 @@ from jobs.runner.stopping import STATUS_STOPPED, this_process
 from jobs.runner.verdict import (
     STATUS_CHECK_FAILED,
     STATUS_DIED,
+    STATUS_STORAGE_LOST,
     STATUS_WRONG_INPUT,
     JobDied,
     StoppedEarly,
@@ -43,14 +45,15 @@ STATUS: dict[type[BaseException], int] = {
     InputError: STATUS_WRONG_INPUT,
     CheckFailed: STATUS_CHECK_FAILED,
     InputsMoved: 4,
+    Unreachable: STATUS_STORAGE_LOST,
     StoppedEarly: STATUS_STOPPED,
     JobStopped: STATUS_STOPPED,
 }
 
 
 def run_from_command_line(stage: str) -> None:
-    """Run the stage and exit: 0 done, 1 died, 2 wrong input, 3 blocking check failed, 4 inputs moved, 75 asked to
-    stop (run again, it goes on)."""
+    """Run the stage and exit: 0 done, 1 died, 2 wrong input, 3 blocking check failed, 4 inputs moved, 69 the storage
+    stayed away, 75 asked to stop (run again, it goes on)."""
     module = importlib.import_module(f"jobs.{stage}")
     parser = argparse.ArgumentParser(
         prog=f"python -m jobs.{stage}",

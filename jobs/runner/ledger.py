@@ -30,6 +30,7 @@ from dvc_data.hashfile.meta import Meta
 
 from data_contracts.errors import InputError, first_line
 from jobs.runner.dvc_stages import LockedStages
+from jobs.runner.exchange import SECONDS_UNREACHABLE, until_reachable
 from jobs.runner.job_spec import JobSpec, Resources, WorkTree
 from jobs.runner.layout import (
     StageAddress,
@@ -85,20 +86,24 @@ class Ledger:
     def begin(self, address: StageAddress, stage_lock: StageLock) -> Recorded | JobSpec:
         """What there is to do for a stage whose lock is held: nothing (with its entry), or this job.
 
-        Where a job is to run in this work tree, its old output has been removed. Raises InputError for a missing input.
+        Where a job is to run in this work tree, its old output has been removed. Raises InputError for a missing input,
+        Unreachable where a remote that has to be asked stays away.
         """
         while True:
             try:
-                with self.locked_stages() as stages:
-                    stage = stages.find(address)
-                    with path_locks(stage):
-                        return self._decide(stages, stage, address)
+                return until_reachable(SECONDS_UNREACHABLE, lambda: self._begin(address))
             except LockError as error:
                 # A `dvc repro` of this stage may itself be waiting for the stage lock: let it go first.
                 print(f"{address}: waiting for DVC ({str(error).splitlines()[0]})", file=sys.stderr)
                 stage_lock.release()
                 time.sleep(1.0)
                 stage_lock.acquire()
+
+    def _begin(self, address: StageAddress) -> Recorded | JobSpec:
+        with self.locked_stages() as stages:
+            stage = stages.find(address)
+            with path_locks(stage):
+                return self._decide(stages, stage, address)
 
     def _decide(
         self, stages: LockedStages, stage: PipelineStage, address: StageAddress
@@ -157,7 +162,8 @@ class Ledger:
             return recorded(stage, spec.address, "ran")
 
     def _record_returned(self, spec: JobSpec) -> Recorded:
-        """Raises InputError, and forgets the entry, where it is not what the job can have made."""
+        """Raises InputError, and forgets the entry, where it is not what the job can have made. Raises Unreachable,
+        and keeps it, where the remote stays away."""
         returned = self._trusted(spec)
         with self.locked_stages() as stages:
             stage = stages.find(spec.address)
@@ -172,7 +178,7 @@ class Ledger:
         path = output_folder(spec.profile, spec.address).as_posix()
         try:
             returned = read_returned(spec, path)
-            verify_pushed(self.root, returned)
+            until_reachable(SECONDS_UNREACHABLE, lambda: verify_pushed(self.root, returned))
         except ValueError as error:
             spec.returned.unlink()
             raise InputError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from dvc.config import NoRemoteError
 from dvc.dependency.param import ParamsDependency
-from dvc.exceptions import DvcException
+from dvc.exceptions import DvcException, FileTransferError
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from data_contracts.errors import InputError, first_line
 from jobs.acquisition.safe_names import UnsafeName, relative_path
 from jobs.runner.dvc_stages import LockedStages, recorded_hash
+from jobs.runner.exchange import Unreachable
 from jobs.runner.staged_order import ReturnedOutput
 
 MAX_LISTING_BYTES = 1 << 30
@@ -42,7 +43,7 @@ LISTING = TypeAdapter(list[ListedFile])
 
 @contextmanager
 def remote_explained(repo: Repo) -> Iterator[None]:
-    """Raises InputError, in one line, for whatever a remote raises."""
+    """In one line, raises Unreachable where a remote does not answer, and InputError for all else that it raises."""
     try:
         yield
     except NoRemoteError:
@@ -50,16 +51,27 @@ def remote_explained(repo: Repo) -> Iterator[None]:
             "without a shared work tree, data goes through a DVC remote: add one with `dvc remote add --default`"
         ) from None
     except (DvcException, OSError, *_bucket_errors()) as error:
-        name = repo.config["core"].get("remote")
-        raise InputError(
-            f"DVC remote {name}: {first_line(error)}; check address and credentials (environment or AWS files)"
-        ) from None
+        said = f"DVC remote {repo.config['core'].get('remote')}: {first_line(error)}"
+        if _does_not_answer(error):
+            raise Unreachable(said) from None
+        raise InputError(f"{said}; check address and credentials (environment or AWS files)") from None
 
 
 def _bucket_errors() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     return (BotoCoreError, ClientError)
+
+
+def _does_not_answer(error: BaseException | None) -> bool:
+    """DVC keeps to itself what broke off a transfer; where a remote refuses us, it is when it is listed before."""
+    from botocore.exceptions import ConnectionError as NoConnection
+    from botocore.exceptions import HTTPClientError
+
+    gone = (FileTransferError, ConnectionError, TimeoutError, NoConnection, HTTPClientError)
+    return error is not None and (
+        isinstance(error, gone) or _does_not_answer(error.__cause__ or error.__context__)
+    )
 
 
 def recorded_inputs(stages: LockedStages, stage: PipelineStage) -> list[Output]:
@@ -93,7 +105,7 @@ def save_recorded_inputs(stages: LockedStages, stage: PipelineStage) -> None:
 
 
 def listing(repo: Repo, hash_info: HashInfo) -> Tree:
-    """What files a recorded folder has; fetched from the remote once. Raises InputError."""
+    """What files a recorded folder has; fetched from the remote once. Raises InputError or Unreachable."""
     cache, name = repo.cache.local, str(hash_info.value)
     if not cache.exists(name):
         try:
@@ -109,6 +121,7 @@ def require_pushed(root: Path, entries: Mapping[str, Any]) -> None:
     """Raises InputError naming the stages of these entries whose output the remote lacks.
 
     DVC pushes a folder's listing after all its files, so the listing says that they are there.
+    Raises Unreachable where the remote cannot be asked.
     """
     hashes = {name: entry["outs"][0]["md5"] for name, entry in entries.items()}
     with chdir(root), Repo() as repo, remote_explained(repo):
@@ -123,8 +136,8 @@ def require_pushed(root: Path, entries: Mapping[str, Any]) -> None:
 def verify_pushed(root: Path, output: ReturnedOutput) -> None:
     """Look whether the remote has the folder that a job says it made, whole, and keep its listing in the cache.
 
-    No lock is held: it takes a while. Raises ValueError for what is wrong with the folder, InputError where the remote
-    cannot be asked.
+    No lock is held: it takes a while. Raises ValueError for what is wrong with the folder, Unreachable or InputError
+    where the remote cannot be asked.
     """
     with chdir(root), Repo() as repo:
         with remote_explained(repo):

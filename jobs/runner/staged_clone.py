@@ -8,7 +8,7 @@ from typing import Any
 from dvc.utils.serialize import dumps_yaml
 
 from data_contracts.errors import InputError, first_line
-from jobs.runner.exchange import Exchange
+from jobs.runner.exchange import SECONDS_UNREACHABLE, Exchange, until_reachable
 from jobs.runner.staged_order import StagedOrder
 
 LEDGER = "dvc.lock"
@@ -50,11 +50,12 @@ def offer_bundle(root: Path, commit: str, exchange: Exchange, scratch: Path) -> 
 
 
 def clone(order: StagedOrder, exchange: Exchange, root: Path) -> None:
-    """Make a work tree of the order's commit at `root`, with the ledger entries it came with. Raises InputError."""
+    """Make a work tree of the order's commit at `root`, with the ledger entries it came with. Raises InputError,
+    or Unreachable where the exchange stays away."""
     source = order.repository
     if source is None:
         bundle = root.with_name("code.bundle")
-        exchange.download(bundle_name(order.commit), bundle)
+        until_reachable(SECONDS_UNREACHABLE, lambda: exchange.download(bundle_name(order.commit), bundle))
         source = str(bundle)
     git(root.parent, "clone", "--quiet", "--no-checkout", "--", source, str(root))
     git(root, "checkout", "--quiet", "--detach", order.commit)

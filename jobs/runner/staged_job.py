@@ -23,7 +23,7 @@ from dagster_pipes import encode_param
 from dvc.repo import Repo
 
 from data_contracts.errors import InputError, JobStopped
-from jobs.runner.exchange import Exchange, Unreachable, open_exchange, until_reachable
+from jobs.runner.exchange import SECONDS_UNREACHABLE, Exchange, Unreachable, open_exchange, until_reachable
 from jobs.runner.layout import output_folder
 from jobs.runner.ledger import InputsMoved, Ledger
 from jobs.runner.processes import end_with_parent, launch_command
@@ -41,16 +41,21 @@ from jobs.runner.staged_order import (
 )
 from jobs.runner.stopping import STATUS_STOPPED, this_process
 from jobs.runner.tracking import SENT_ELSEWHERE
-from jobs.runner.verdict import STATUS_WRONG_INPUT, leave_stopped, leave_verdict
+from jobs.runner.verdict import (
+    STATUS_NO_EXCHANGE,
+    STATUS_STORAGE_LOST,
+    STATUS_WRONG_INPUT,
+    leave_stopped,
+    leave_verdict,
+)
 from jobs.runner.work_mirror import LOG, MESSAGES, Outbox, StateKeeper
 
 SECONDS_BETWEEN_SENDING = 1.0
-SECONDS_UNREACHABLE = 600.0  # that a finished job waits for the exchange to answer
-SECONDS_UNREACHABLE_AT_START = 60.0
 
 
 def main() -> int:
-    """Returns the worker's status, or 2 where the job cannot begin, or its result cannot be given back."""
+    """Returns the worker's status, 2 for wrong input, 69 where the storage stayed away, and 77 where the exchange
+    refuses the job, so that nothing but this status can be given back."""
     parser = argparse.ArgumentParser(prog="python -m jobs.runner.staged_job", description=__doc__)
     parser.add_argument("exchange", help="s3://BUCKET/PREFIX, or the absolute path of a folder")
     parser.add_argument("name", help="of the job")
@@ -59,13 +64,13 @@ def main() -> int:
     try:
         exchange = open_exchange(arguments.exchange)
         mailbox = exchange.below(f"{JOBS}/{arguments.name}")
-        content = until_reachable(SECONDS_UNREACHABLE_AT_START, lambda: mailbox.read(ORDER))
+        content = until_reachable(SECONDS_UNREACHABLE, lambda: mailbox.read(ORDER))
         order = read_order(content, mailbox.url)
         with tempfile.TemporaryDirectory(prefix="alto-", ignore_cleanup_errors=True) as scratch:
             return StagedJob(order, exchange, mailbox, Path(scratch)).run()
     except (InputError, Unreachable) as error:
         print(f"error: {error}", file=sys.stderr)
-        return STATUS_WRONG_INPUT
+        return STATUS_NO_EXCHANGE if isinstance(error, InputError) else STATUS_STORAGE_LOST
     except JobStopped:
         return STATUS_STOPPED
 
@@ -88,7 +93,7 @@ class StagedJob:
 
     def run(self) -> int:
         keeper = StateKeeper(self.mailbox, self.spec.state)
-        restored = until_reachable(SECONDS_UNREACHABLE_AT_START, keeper.restore)
+        restored = until_reachable(SECONDS_UNREACHABLE, keeper.restore)
         outbox = Outbox(self.mailbox, self.spec.work)
         with (self.spec.work / LOG).open("ab") as log, sending(outbox, keeper, self.spec.work / LOG):
             of_before = f", with {restored} files of state" if restored else ""
@@ -109,10 +114,13 @@ class StagedJob:
             self._pull_inputs(log)
             status = self._run_worker(log)
             return status, self._push_output(log) if status == 0 else None
-        except (InputError, InputsMoved, Unreachable) as error:
+        except (InputError, InputsMoved) as error:
             leave_verdict(self.spec, InputError(str(error)))
             tell(log, f"error: {error}")
             return STATUS_WRONG_INPUT, None
+        except Unreachable as error:
+            tell(log, f"error: {error}")
+            return STATUS_STORAGE_LOST, None
         except JobStopped as stopped:
             leave_stopped(self.spec, str(stopped))
             return STATUS_STOPPED, None
@@ -122,8 +130,8 @@ class StagedJob:
         targets = sorted(self.order.ledger)
         if targets:
             tell(log, f"pulling {', '.join(targets)}")
-            with chdir(self.root), Repo() as repo, remote_explained(repo):
-                repo.pull(targets=targets)
+            with chdir(self.root):
+                until_reachable(SECONDS_UNREACHABLE, lambda: pull(targets))
         Ledger(self.root).refuse_other_inputs(self.spec)
 
     def _run_worker(self, log: BinaryIO) -> int:
@@ -155,10 +163,10 @@ class StagedJob:
         address = self.spec.address
         tell(log, f"pushing {address}")
         Ledger(self.root).record(self.spec)
-        with chdir(self.root), Repo() as repo:
-            with remote_explained(repo):
-                repo.push(targets=[str(address)])
-            (output,) = repo.stage.collect(str(address))[0].outs
+        with chdir(self.root):
+            until_reachable(SECONDS_UNREACHABLE, lambda: push(str(address)))
+            with Repo() as repo:
+                (output,) = repo.stage.collect(str(address))[0].outs
         return Returned(
             stage=str(address),
             fingerprint=self.spec.fingerprint,
@@ -174,6 +182,17 @@ class StagedJob:
                 ),
             ),
         )
+
+
+def pull(addresses: list[str]) -> None:
+    """From the DVC remote into the work tree that this is run in. Raises InputError or Unreachable."""
+    with Repo() as repo, remote_explained(repo):
+        repo.pull(targets=addresses)
+
+
+def push(address: str) -> None:
+    with Repo() as repo, remote_explained(repo):
+        repo.push(targets=[address])
 
 
 def tell(log: BinaryIO, line: str) -> None:

@@ -11,6 +11,8 @@ from jobs.runner.stopping import STATUS_STOPPED
 from jobs.runner.whole_file import write_whole
 
 STATUS_DIED, STATUS_WRONG_INPUT, STATUS_CHECK_FAILED = 1, 2, 3
+# Of a job without a shared work tree, which may be able to say no more than this (as in sysexits.h).
+STATUS_STORAGE_LOST, STATUS_NO_EXCHANGE = 69, 77
 
 
 class JobDied(Exception):

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from jobs.runner.job_spec import JobSpec
-from jobs.runner.verdict import JobDied
+from jobs.runner.verdict import STATUS_NO_EXCHANGE, STATUS_STORAGE_LOST, JobDied
 from orchestration.launching.interface import JobPhase, JobStatus
 
 LINES_LOOKED_AT = 200
 LINES_SHOWN = 20
-SIGKILL_STATUSES = (-9, 137)
 
 
 class Cause(Enum):
@@ -39,7 +38,14 @@ class Cause(Enum):
         "Free space, then run again: it goes on from its last whole checkpoint.",
     )
     STORAGE_LOST = "lost its object storage", True, "It goes on from its checkpoint when the storage answers."
+    NO_EXCHANGE = (
+        "could not use its exchange",
+        False,
+        "Its node needs credentials for it (pass_environment in infra/slurm/settings.yaml, secrets in"
+        " infra/kubernetes/settings.yaml) and this version of the project.",
+    )
     COMMUNICATION = "lost touch between its processes", True, "It goes on from its checkpoint."
+    FORGOTTEN = "was forgotten by its scheduler", True, "It goes on from its checkpoint."
     NOT_STARTED = "could not be started", False, "Its launcher's settings are in infra/ (docs/cluster.md)."
     BUG = "ended with an error", False, "See the end of its log."
 
@@ -55,6 +61,12 @@ PHASES = {
     JobPhase.TIMED_OUT: Cause.TIME_LIMIT,
     JobPhase.OUT_OF_MEMORY: Cause.OUT_OF_MEMORY,
     JobPhase.NODE_FAILED: Cause.NODE_LOST,
+}
+
+STATUSES = {
+    **dict.fromkeys((-9, 137), Cause.KILLED),
+    STATUS_STORAGE_LOST: Cause.STORAGE_LOST,
+    STATUS_NO_EXCHANGE: Cause.NO_EXCHANGE,
 }
 
 # The first that fits any line decides: where one process dies of the upper ones, the others lose touch with it.
@@ -96,7 +108,8 @@ def classify(spec: JobSpec, status: JobStatus, log: str, *, stopped: bool) -> Fa
     lines = log.splitlines()[-LINES_LOOKED_AT:]
     cause, sign = _cause(status, lines, stopped)
     advice = cause.advice.format(stage=spec.stage, needs=f"resources.needs.{spec.stage}")
-    detail = " ".join(filter(None, (sign or status.reason, status.nodes)))
+    said = sign or status.reason
+    detail = said if status.nodes in said else f"{said} {status.nodes}".strip()
     return Failure(
         cause=cause,
         line=f"{spec.address}: the job {cause.text} ({detail or status.phase.value}). {advice}",
@@ -116,9 +129,13 @@ def _cause(status: JobStatus, lines: list[str], stopped: bool) -> tuple[Cause, s
         for line in reversed(said):  # the last error is the one that others led to
             if re.search(sign, line):
                 return cause, line[:200]
-    if status.exit_code in SIGKILL_STATUSES:
-        return Cause.KILLED, ""
+    if status.exit_code in STATUSES:
+        return STATUSES[status.exit_code], ""
+    errors = [line for line in said if re.match(r"(\[rank\d+\]: ?)?[\w.]+(Error|Exception|Died)\b", line)]
+    if errors:
+        return Cause.BUG, errors[-1][:200]
+    if status.phase is JobPhase.FORGOTTEN:
+        return Cause.FORGOTTEN, ""
     if not lines and status.exit_code is None:  # nothing of the job has ever run
         return Cause.NOT_STARTED, ""
-    errors = [line for line in said if re.match(r"(\[rank\d+\]: ?)?[\w.]+(Error|Exception|Died)\b", line)]
-    return Cause.BUG, errors[-1][:200] if errors else ""
+    return Cause.BUG, ""

@@ -27,7 +27,8 @@ class JobPhase(Enum):
     TIMED_OUT = "timed_out"
     OUT_OF_MEMORY = "out_of_memory"
     NODE_FAILED = "node_failed"
-    UNKNOWN = "unknown"  # whoever knows cannot be asked, or has forgotten the job
+    FORGOTTEN = "forgotten"  # whoever knows says that there is no such job, and it has left no result
+    UNKNOWN = "unknown"  # whoever knows cannot be asked
 
     @property
     def is_over(self) -> bool:

@@ -16,7 +16,7 @@ from dagster_pipes import decode_param
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from data_contracts.errors import InputError
-from jobs.runner.exchange import Unreachable, open_exchange, until_reachable
+from jobs.runner.exchange import SECONDS_UNREACHABLE, Unreachable, open_exchange, until_reachable
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.ledger import Ledger
 from jobs.runner.lineage import read_yaml
@@ -39,7 +39,6 @@ from orchestration.launching.job_files import log_file, messages_file
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_UNREACHABLE_AT_START = 60.0  # that we wait for the exchange to take an order
-SECONDS_UNREACHABLE = 600.0  # and to hand out a result
 RESULT = "result"  # id of a job that has ended and whose result waits in the exchange
 ResultT = TypeVar("ResultT")
 USER_IN_URL = re.compile(r"^\w+://[^/]*@")
@@ -112,7 +111,7 @@ class StagedLauncher:
     def _order(self, environment: Mapping[str, str]) -> StagedOrder:
         commit = committed(self.root)
         entries = Ledger(self.root).entries_read_by(self.spec.address)
-        require_pushed(self.root, entries)
+        patiently(lambda: require_pushed(self.root, entries))
         return StagedOrder(
             job=relocated(self.spec, self.root, Path()),
             commit=commit,

@@ -15,7 +15,7 @@ import yaml
 from orchestration.launching.job_files import watched_file
 from orchestration.launching.orphans import launchers_in_use, orphans
 from orchestration.local_services import answers
-from tests.cluster.training_project import STEPS, Project, gone, wait_until
+from tests.cluster.training_project import STEPS, Project, gone, slurm_states, wait_until
 from tests.jobs.acquisition.object_store import (
     ACCESS_KEY,
     SECRET_KEY,
@@ -49,12 +49,6 @@ def on_slurm(tmp_path: Path, cluster: Slurm) -> Project:
 @pytest.fixture(params=["local", "slurm"])
 def project(request: pytest.FixtureRequest) -> Project:
     return request.getfixturevalue({"local": "local", "slurm": "on_slurm"}[request.param])
-
-
-def slurm_states(cluster: Slurm, project: Project, stage: str) -> list[str]:
-    lines = cluster.command("squeue", "-h", "-t", "all", "-o", "%k %T").splitlines()
-    work = str(project.root / ".work" / stage)
-    return [line.split()[-1] for line in lines if line.startswith(work)]
 
 
 def assert_no_step_was_lost(lives: list[int], at_least: int) -> None:

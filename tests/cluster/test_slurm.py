@@ -137,7 +137,7 @@ def test_of_a_forgotten_job_its_own_marker_tells(launcher: SlurmLauncher) -> Non
     done.spec.staging.mkdir(parents=True)
     leave_finished(done.spec)
     assert phase(launcher, JobHandle(done.name, "999998", done.spec.work)) is JobPhase.SUCCEEDED
-    assert phase(launcher, JobHandle(lost.name, "999999", lost.spec.work)) is JobPhase.FAILED
+    assert phase(launcher, JobHandle(lost.name, "999999", lost.spec.work)) is JobPhase.FORGOTTEN
 
 
 # Stops as a worker does: Slurm sends SIGTERM when the time of grace begins.

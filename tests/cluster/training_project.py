@@ -20,6 +20,7 @@ import psutil
 import yaml
 
 from tests.cluster.staged_project import PACKAGE, commit
+from tests.services.slurm import Slurm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = ("mask_tokens", "tokenizer_stage1", "altollm_sft")
@@ -252,6 +253,13 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited for {what}"
         time.sleep(0.02)
+
+
+def slurm_states(cluster: Slurm, project: Project, stage: str) -> list[str]:
+    """Of the jobs of a stage that the controller remembers."""
+    lines = cluster.command("squeue", "-h", "-t", "all", "-o", "%k %T").splitlines()
+    work = str(project.root / ".work" / stage)
+    return [line.split()[-1] for line in lines if line.startswith(work)]
 
 
 def gone(pid: int) -> bool:

@@ -23,9 +23,33 @@ PASSWORD = "planted-Pg:p@ss/w%rd$1"
 STARTING_SECONDS = 60
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Postgres:
+    """folder: of its data and log."""
+
+    folder: Path
     port: int
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
+        settings |= {"max_connections": "200", "shared_buffers": "32MB"}
+        options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [programs() / "postgres", "-D", self.folder / "data", "-p", str(self.port), *options],
+                stdout=log,
+                stderr=log,
+                user=ordinary_user(),
+                cwd=self.folder,
+            )
+        wait_until_it_answers(self, self._process)
+
+    def stop(self) -> None:
+        """Its clients lose their connections at once."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg2://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
@@ -77,26 +101,14 @@ def postgres(databases: tuple[str, ...]) -> Iterator[Postgres]:
             *(f"--pwfile={folder / 'password'}", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"),
         ]
         subprocess.run(initdb, check=True, capture_output=True, user=user, cwd=folder)
-        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
-        settings |= {"max_connections": "200", "shared_buffers": "32MB"}
-        options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [programs() / "postgres", "-D", data, "-p", str(port), *options],
-                stdout=log,
-                stderr=log,
-                user=user,
-                cwd=folder,
-            )
+        server = Postgres(folder=folder, port=port)
         try:
-            server = Postgres(port=port)
-            wait_until_it_answers(server, process)
+            server.start()
             for database in databases:
                 server.program("createdb", database)
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # without waiting for clients to leave
-            process.wait(60)
+            server.stop()
 
 
 def wait_until_it_answers(server: Postgres, process: subprocess.Popen[bytes]) -> None:

@@ -156,7 +156,7 @@ class SlurmLauncher:
             and is_finished(JobSpec.read(job))
         ):
             return JobStatus(phase=JobPhase.SUCCEEDED)
-        return JobStatus(phase=JobPhase.FAILED, reason="is forgotten by Slurm, and has left no result")
+        return JobStatus(phase=JobPhase.FORGOTTEN, reason="has left no result")
 
 
 def _status(state: str, exit_code: str, reason: str, nodes: str) -> JobStatus:

@@ -25,47 +25,71 @@ def weed_binary() -> str | None:
     return str(beside) if beside.exists() else shutil.which("weed")
 
 
+class ObjectStore:
+    """A store that keeps its files in `folder`, on ports of its own, whether it runs or is away for a while."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        identity = {
+            "name": "test",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (folder / "files").mkdir()
+        names = ("master", "volume", "filer", "s3")
+        self._ports = dict(
+            zip(
+                (f"{name}.port{more}" for name in names for more in ("", ".grpc")), free_ports(8), strict=True
+            )
+        )
+        self.address = f"http://127.0.0.1:{self._ports['s3.port']}"
+
+    def start(self) -> None:
+        settings = {
+            "dir": self.folder / "files",
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "master.volumeSizeLimitMB": 1024,
+            "master.raftHashicorp": "false",
+            "master.volumePreallocate": "false",
+            "master.telemetry": "false",
+            "volume.max": 0,
+            "filer": "true",
+            "s3": "true",
+            "s3.config": self.folder / "s3.json",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            **self._ports,
+        }
+        command = [
+            weed_binary() or "weed",
+            "server",
+            *(f"-{name}={value}" for name, value in settings.items()),
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        try:
+            wait_until_it_refuses_strangers(self.address, self.process)
+        except RuntimeError:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL: on SIGTERM it takes 25 s to end."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
 @contextmanager
 def object_store(folder: Path) -> Iterator[str]:
     """Start a store that keeps its files in `folder`; gives its address."""
-    identity = {
-        "name": "test",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    (folder / "files").mkdir()
-    names = ("master", "volume", "filer", "s3")
-    ports = dict(
-        zip((f"{name}.port{more}" for name in names for more in ("", ".grpc")), free_ports(8), strict=True)
-    )
-    settings = {
-        "dir": folder / "files",
-        "ip": "127.0.0.1",
-        "ip.bind": "127.0.0.1",
-        "master.volumeSizeLimitMB": 1024,
-        "master.raftHashicorp": "false",
-        "master.volumePreallocate": "false",
-        "master.telemetry": "false",
-        "volume.max": 0,
-        "filer": "true",
-        "s3": "true",
-        "s3.config": folder / "s3.json",
-        "s3.port.iceberg": 0,
-        "s3.port.lance": 0,
-        **ports,
-    }
-    command = [weed_binary() or "weed", "server", *(f"-{name}={value}" for name, value in settings.items())]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    store = ObjectStore(folder)
+    store.start()
     try:
-        address = f"http://127.0.0.1:{ports['s3.port']}"
-        wait_until_it_refuses_strangers(address, process)
-        yield address
+        yield store.address
     finally:
-        # It takes 25 s to end on SIGTERM, and nothing of it is kept.
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        store.kill()
 
 
 def client(address: str) -> Any:

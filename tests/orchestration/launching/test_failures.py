@@ -69,6 +69,8 @@ def test_last_lines_tell_what_happened(spec: JobSpec, log: str) -> None:
         (JobStatus(phase=JobPhase.NODE_FAILED, nodes="n2"), Cause.NODE_LOST),
         (JobStatus(phase=JobPhase.FAILED, exit_code=-9), Cause.KILLED),
         (JobStatus(phase=JobPhase.FAILED, exit_code=137), Cause.KILLED),
+        (JobStatus(phase=JobPhase.FAILED, exit_code=69), Cause.STORAGE_LOST),
+        (JobStatus(phase=JobPhase.FAILED, exit_code=77), Cause.NO_EXCHANGE),
     ],
 )
 def test_the_scheduler_knows_best(spec: JobSpec, status: JobStatus, cause: Cause) -> None:
@@ -85,6 +87,16 @@ def test_a_job_that_never_ran_could_not_be_started(spec: JobSpec) -> None:
     assert reason in failure.line
 
 
+def test_a_job_that_its_scheduler_has_forgotten_is_tried_again_unless_its_log_says_why_it_ended(
+    spec: JobSpec,
+) -> None:
+    forgotten = JobStatus(phase=JobPhase.FORGOTTEN)
+    causes = {
+        log: classify(spec, forgotten, log, stopped=False).cause for log in ("", "step 1", "KeyError: 'x'")
+    }
+    assert causes == {"": Cause.FORGOTTEN, "step 1": Cause.FORGOTTEN, "KeyError: 'x'": Cause.BUG}
+
+
 def test_a_job_that_stopped_as_asked_is_no_error(spec: JobSpec) -> None:
     failure = classify(spec, DIED, "", stopped=True)
     assert failure.cause is Cause.STOPPED
@@ -97,6 +109,7 @@ def test_what_another_attempt_cannot_mend_is_not_tried_again() -> None:
         Cause.OUT_OF_MEMORY,
         Cause.GPU_OUT_OF_MEMORY,
         Cause.DISK_FULL,
+        Cause.NO_EXCHANGE,
         Cause.NOT_STARTED,
         Cause.BUG,
     }

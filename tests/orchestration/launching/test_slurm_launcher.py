@@ -85,7 +85,7 @@ def test_accounting_is_asked_for_a_forgotten_job(commands: Path, tmp_path: Path)
     status = SlurmLauncher(tmp_path).status(HANDLE)
     assert (status.phase, status.nodes) == (JobPhase.CANCELLED, "gpu01")
     answers(commands, "sacct", error="Slurm accounting storage is disabled", status=1)
-    assert SlurmLauncher(tmp_path).status(HANDLE).phase is JobPhase.FAILED
+    assert SlurmLauncher(tmp_path).status(HANDLE).phase is JobPhase.FORGOTTEN
 
 
 def test_a_controller_that_does_not_answer_leaves_everything_open(commands: Path, tmp_path: Path) -> None:
