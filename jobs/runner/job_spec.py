@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from jobs.runner.context import JobConfig
+from jobs.runner.experiments import Experiment
 from jobs.runner.layout import STAGES, StageAddress
 from jobs.runner.whole_file import write_whole
 
@@ -118,6 +119,7 @@ class JobSpec(BaseModel):
     launcher, work_tree, copies: as in Resources.
     processes: how many torchrun starts on each node. workers: that read for each of them.
     input_versions: address of each upstream output -> data version, finer than the hash of a folder of partitions.
+    experiment: that the job is run for; None for the pipeline itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,6 +140,7 @@ class JobSpec(BaseModel):
     inputs: dict[str, Path]
     input_hashes: dict[str, str]
     input_versions: dict[str, str] = Field(default_factory=dict)
+    experiment: Experiment | None = None
     work: Path
 
     @property

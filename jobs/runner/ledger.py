@@ -31,6 +31,7 @@ from dvc_data.hashfile.meta import Meta
 from data_contracts.errors import InputError, first_line
 from jobs.runner.dvc_stages import LockedStages
 from jobs.runner.exchange import SECONDS_UNREACHABLE, until_reachable
+from jobs.runner.experiments import running_experiment
 from jobs.runner.job_spec import JobSpec, Resources, WorkTree
 from jobs.runner.layout import (
     StageAddress,
@@ -54,13 +55,15 @@ Origin = Literal["unchanged", "restored", "ran"]
 class Recorded:
     """A ledger entry and how it came about in this call.
 
-    data_version: hash of the output. entry_hash: hash of the whole entry, inputs included.
+    data_version: hash of the output. entry_hash: hash of the whole entry, inputs included. fingerprint: of the job
+    that makes it, as in JobSpec.
     """
 
     address: StageAddress
     data_version: str
     entry_hash: str
     how: Origin
+    fingerprint: str = ""
 
 
 class InputsMoved(Exception):
@@ -254,6 +257,7 @@ class Ledger:
                 for key, output in stages.outputs_in(dependency).items()
                 if output.hash_info
             },
+            experiment=running_experiment(),
             work=self.root / ".work" / address.folder_name / named,
         )
 
@@ -338,6 +342,7 @@ def recorded(stage: PipelineStage, address: StageAddress, how: Origin) -> Record
         data_version=str(stage.outs[0].hash_info.value),
         entry_hash=value_hash(entry),
         how=how,
+        fingerprint=fingerprint(stage),
     )
 
 

@@ -63,6 +63,16 @@ class Lineage:
     def addresses(self) -> tuple[StageAddress, ...]:
         return tuple(address for stage in self.stages for address in stage.addresses)
 
+    def all_upstream(self, name: str) -> set[str]:
+        """Every stage that this one reads, directly or not."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            new = set(self.stage(waiting.pop()).upstream) - found
+            found |= new
+            waiting += new
+        return found
+
 
 def read_lineage(root: Path) -> Lineage:
     """Raises InputError where a file is missing or is not YAML, or holds a name that is none."""

@@ -117,24 +117,13 @@ def model_card(lineage: Lineage, found: Sequence[StageState], address: StageAddr
         and state.plan == "does_not_run"
         and state.input_versions.get(address.stage) == of.data_version
     ]
-    upstream = _upstream(lineage, address.stage)
+    upstream = lineage.all_upstream(address.stage)
     return ModelCard(
         profile=lineage.profile,
         of=of,
         sources=tuple(made[one] for one in states if one.stage in upstream),
         measured=tuple(measured),
     )
-
-
-def _upstream(lineage: Lineage, stage: str) -> set[str]:
-    """Every stage that `stage` reads, directly or not."""
-    found: set[str] = set()
-    waiting = [stage]
-    while waiting:
-        new = set(lineage.stage(waiting.pop()).upstream) - found
-        found |= new
-        waiting += new
-    return found
 
 
 def made_from(lineage: Lineage, state: StageState) -> Made:

@@ -8,13 +8,19 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from data_contracts.errors import InputError
+from jobs.runner.experiments import committed_versions
 from jobs.runner.layout import StageAddress, output_folder
-from jobs.runner.ledger import Ledger
+from jobs.runner.ledger import Ledger, Recorded
 from jobs.runner.lineage import Lineage, read_lineage
 from jobs.runner.model_card import ModelCard, model_card
-from jobs.runner.run import read_last_run
 from jobs.runner.staleness import StageState
-from jobs.runner.tracking import find_or_create_experiment, use_project_store
+from jobs.runner.tracking import (
+    EXPERIMENT_TAG,
+    TRACKED_STAGES,
+    experiment_name,
+    find_or_create_experiment,
+    use_project_store,
+)
 from jobs.serving.package import package_segmenter
 
 REGISTERED_MODELS = {"tokenizer_stage1_5": "alto-tokenizer", "altollm_grpo": "altollm"}
@@ -36,8 +42,8 @@ def register_recorded(root: Path, states: Sequence[StageState]) -> list[Register
 
     states: of every address, as they are now.
 
-    Only what the ledger records is registered, so results of experiments and sweeps never are.
-    Raises InputError where a stage has no record.
+    Only what the ledger records is registered, so results of sweeps never are; and those of experiments only once
+    the ledger that records them is committed. Raises InputError where a stage has no record, or such a one.
     """
     use_project_store(root)
     from mlflow import MlflowClient
@@ -59,6 +65,8 @@ def register(
         raise InputError(f"{address} has no up-to-date result: run it before registering")
     ensure_model(client, model)
     known = find_version(client, model, recorded.data_version)
+    if known is None:
+        refuse_experiment(client, lineage, states, address)
     output = output_folder(profile, address)
     if known is None and not (root / output).exists():
         raise InputError(f"{address} cannot be registered: its output is not here; `dvc pull {output}`")
@@ -67,7 +75,7 @@ def register(
         describe(client, known, card)
         client.set_registered_model_alias(model, CHALLENGER, known.version)
         return known
-    run = source_run(client, root, address, profile)
+    run = source_run(client, root, recorded, profile)
     with TemporaryDirectory() as scratch:
         client.log_artifacts(run.info.run_id, str(artifact_folder(root, profile, address, scratch)), "model")
     client.log_artifact(run.info.run_id, str(root / "params.yaml"))
@@ -90,6 +98,38 @@ def register(
     describe(client, registered, card)
     client.set_registered_model_alias(model, CHALLENGER, version.version)
     return registered
+
+
+def refuse_experiment(
+    client: Any, lineage: Lineage, states: Sequence[StageState], address: StageAddress
+) -> None:
+    """Raises InputError where an experiment made the checkpoint, or one that it rests on, and no commit records it."""
+    stages = {address.stage, *lineage.all_upstream(address.stage)} & TRACKED_STAGES
+    committed = committed_versions(lineage.root)
+    for state in states:
+        made = state.recorded
+        if (
+            made is None
+            or state.address.stage not in stages
+            or committed.get(str(state.address)) == made.data_version
+        ):
+            continue
+        runs = runs_of(client, lineage.profile, made)
+        experiments = [run.data.tags.get(EXPERIMENT_TAG) for run in runs]
+        if experiments and all(experiments):
+            raise InputError(
+                f"{address} is not registered: experiment {experiments[0]} made {state.address}. To keep it, commit"
+                " params.yaml and dvc.lock with its result applied, then `alto sync`"
+            )
+
+
+def runs_of(client: Any, profile: str, made: Recorded) -> list[Any]:
+    """MLflow's runs of the job that makes a recorded output, the newest first."""
+    experiment = client.get_experiment_by_name(experiment_name(profile))
+    if experiment is None:
+        return []
+    filters = f"tags.stage = '{made.address.stage}' and tags.fingerprint = '{made.fingerprint}'"
+    return list(client.search_runs([experiment.experiment_id], filters))
 
 
 def describe(client: Any, version: RegisteredVersion, card: ModelCard) -> None:
@@ -181,11 +221,12 @@ def ensure_model(client: Any, model: str) -> None:
         client.get_registered_model(model)
 
 
-def source_run(client: Any, root: Path, address: StageAddress, profile: str) -> Any:
-    """The MLflow run that made the checkpoint; a new one where it was made elsewhere or without MLflow."""
-    last_run = read_last_run(root, address)
-    if last_run is not None and last_run.mlflow_run_id is not None:
-        return client.get_run(last_run.mlflow_run_id)
+def source_run(client: Any, root: Path, recorded: Recorded, profile: str) -> Any:
+    """The MLflow run that made the checkpoint; a new one where it was made without MLflow."""
+    runs = runs_of(client, profile, recorded)
+    if runs:
+        return runs[0]
+    address = recorded.address
     experiment = find_or_create_experiment(client, profile, root)
     run = client.create_run(
         experiment, run_name=str(address), tags={"stage": address.stage, "profile": profile}

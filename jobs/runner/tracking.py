@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from data_contracts.errors import JobStopped, first_line
 from jobs.runner.context import StageReport
 from jobs.runner.environment import current_environment
+from jobs.runner.experiments import lasting_root
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import MODEL_STAGES, REPORT_STAGES, project_root
 from jobs.runner.metric_log import MetricPoint
@@ -22,6 +23,7 @@ from jobs.runner.outbox import Outbox, RunStatus
 TRACKED_STAGES = frozenset(MODEL_STAGES + REPORT_STAGES) - {"base_weights"}
 SECONDS_BETWEEN_SENDING, MOST_SECONDS_BETWEEN_SENDING = 5.0, 60.0  # the latter while MLflow is away
 OUTBOX = "mlflow"
+EXPERIMENT_TAG = "experiment"  # of runs that a DVC experiment made: its name
 SENT_ELSEWHERE = "ALTO_MLFLOW_SENT_ELSEWHERE"  # set for a job whose outbox is sent when it has come back
 UNSENT = Path(".work", "mlflow_unsent")  # of jobs that another one has replaced
 
@@ -61,9 +63,10 @@ def tracked_run(spec: JobSpec) -> Iterator[Tracker]:
     if spec.stage not in TRACKED_STAGES:
         yield NoTracker()
         return
-    root = project_root()
+    here = project_root()
+    root = lasting_root(here)
     outbox = outbox_of(spec)
-    outbox.begin(spec.profile, str(spec.address), run_tags(spec, root), flatten(spec.parameters))
+    outbox.begin(spec.profile, str(spec.address), run_tags(spec, here), flatten(spec.parameters))
     with outbox.held():
         sender = Sender(outbox, root)
         try:
@@ -75,6 +78,7 @@ def tracked_run(spec: JobSpec) -> Iterator[Tracker]:
             outbox.set_status("FINISHED")
         finally:
             sender.close()
+            keep_beyond_copy(outbox, here)
 
 
 @dataclass(frozen=True)
@@ -172,22 +176,36 @@ def keep_unsent(outbox: Outbox, root: Path) -> None:
         outbox.folder.rename(root / UNSENT / outbox.key)
 
 
+def keep_beyond_copy(outbox: Outbox, here: Path) -> None:
+    """Keep what is not sent, where the job ran in a copy of the project for one experiment."""
+    root = lasting_root(here)
+    if root != here:
+        keep_unsent(outbox, root)
+
+
 def end_open_run(spec: JobSpec, status: RunStatus) -> None:
     """Say how a run ended whose job could not, because it was killed. One that still runs holds its outbox."""
     outbox = outbox_of(spec)
     if not outbox.is_open:
         return
+    here = project_root()
     with outbox.held() as free:
         if free:
             outbox.set_status(status)
             with suppress(Exception):  # it is kept, and sent by a later run
-                send(outbox, project_root())
+                send(outbox, lasting_root(here))
+            keep_beyond_copy(outbox, here)
+
+
+def experiment_name(profile: str) -> str:
+    """Of MLflow's experiment that holds all runs of a profile."""
+    return f"alto-{profile}"
 
 
 def find_or_create_experiment(client: Any, profile: str, root: Path) -> str:
     from mlflow.exceptions import MlflowException
 
-    name = f"alto-{profile}"
+    name = experiment_name(profile)
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return experiment.experiment_id
@@ -210,6 +228,8 @@ def run_tags(spec: JobSpec, root: Path) -> dict[str, str]:
         "door": "dagster" if "ALTO_DAGSTER_RUN_ID" in os.environ else "dvc",
         **current_environment().tags(),
     }
+    if spec.experiment is not None:
+        tags |= {EXPERIMENT_TAG: spec.experiment.name, "baseline_commit": spec.experiment.baseline}
     versions = {
         f"data_version.{path}": value for path, value in spec.input_hashes.items() if not path.endswith(".py")
     }
