@@ -68,6 +68,33 @@ def sync() -> None:
 
 
 @app.command()
+def housekeeping(
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete what is listed to go; else only list.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Name each thing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what is old and that nothing refers to: runs, checkpoints, cached data, versions; delete it if asked.
+
+    Exit status 1 where something could not be looked at or deleted.
+    """
+    from dagster import DagsterInstance
+
+    from orchestration.housekeeping.run import keep_house
+    from orchestration.housekeeping.table import text_table
+    from orchestration.local_services import use_project_home
+
+    root = enter_project()
+    use_project_home(root)
+    with DagsterInstance.get() as instance:
+        table = keep_house(root, instance, delete=delete)
+    print(table.model_dump_json(indent=1) if as_json else text_table(table, verbose=verbose))
+    if table.left_out:
+        raise typer.Exit(1)
+
+
+@app.command()
 def promote(
     rollback: Annotated[bool, typer.Option(help="Make the previous champion champion again.")] = False,
 ) -> None:

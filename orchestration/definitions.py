@@ -13,6 +13,8 @@ from orchestration.automation.conditions import with_automation
 from orchestration.automation.retraining import new_data_sensor, retraining_schedule
 from orchestration.automation.retrying import retry_sensor
 from orchestration.automation.settings import read_automation
+from orchestration.housekeeping.jobs import housekeeping_job, housekeeping_schedule
+from orchestration.housekeeping.settings import read_retention
 from orchestration.jobs import phase_jobs, retraining
 from orchestration.launching.session import StageLauncher
 from orchestration.partitions import partitions_definitions
@@ -27,6 +29,7 @@ def build_definitions(root: Path) -> dg.Definitions:
     lineage = read_lineage(root)
     automation = read_automation(root)
     jobs = {job.name: job for job in phase_jobs()}
+    housekeeping = housekeeping_job(root)
     assets = [
         *build_assets(STAGE_ASSETS, lineage, partitions_definitions(root)),
         registration_asset(root),
@@ -35,8 +38,11 @@ def build_definitions(root: Path) -> dg.Definitions:
     return dg.Definitions(
         assets=with_automation(assets, automation.freshness_days),
         asset_checks=[beats_champion_check(root)],
-        jobs=[*jobs.values(), retraining],
-        schedules=[retraining_schedule(root, automation.retraining)],
+        jobs=[*jobs.values(), retraining, housekeeping],
+        schedules=[
+            retraining_schedule(root, automation.retraining),
+            housekeeping_schedule(housekeeping, read_retention(root)),
+        ],
         sensors=[
             *build_sensors(root, jobs, automation.new_data),
             new_data_sensor(root, automation.retraining),

@@ -8,9 +8,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, TypeVar
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from data_contracts.errors import InputError, first_line
 
@@ -38,6 +38,14 @@ class Unreachable(Exception):
     """The place does not answer now; it may later."""
 
 
+class StoredObject(NamedTuple):
+    """size: in bytes. changed: seconds since the epoch."""
+
+    name: str
+    size: int
+    changed: float
+
+
 class Exchange(Protocol):
     """Objects by name (`a/b.json`), each there as a whole or not at all.
 
@@ -57,6 +65,9 @@ class Exchange(Protocol):
 
     def names(self, folder: str = "", after: str = "") -> list[str]:
         """Of everything below a folder, sorted; only those behind `after`."""
+
+    def stored(self, folder: str = "", after: str = "") -> list[StoredObject]:
+        """What `names` names."""
 
     def delete(self, names: Sequence[str]) -> None: ...
 
@@ -122,10 +133,18 @@ class FolderExchange:
                 raise InputError(f"{self.url}/{name} is missing") from None
 
     def names(self, folder: str = "", after: str = "") -> list[str]:
+        return [stored.name for stored in self.stored(folder, after)]
+
+    def stored(self, folder: str = "", after: str = "") -> list[StoredObject]:
+        found = []
         with self._explained():
-            found = (self._folder / folder).rglob("*")
-            names = [path.relative_to(self._folder).as_posix() for path in found if path.is_file()]
-        return sorted(name for name in names if name > after and not PurePosixPath(name).name.startswith("."))
+            for path in (self._folder / folder).rglob("*"):
+                name = path.relative_to(self._folder).as_posix()
+                if name > after and not path.name.startswith(".") and path.is_file():
+                    with suppress(FileNotFoundError):  # deleted under our eyes
+                        status = path.stat()
+                        found.append(StoredObject(name, status.st_size, status.st_mtime))
+        return sorted(found)
 
     def delete(self, names: Sequence[str]) -> None:
         with self._explained():
@@ -191,13 +210,16 @@ class BucketExchange:
             self._client().download_file(self._bucket, self._key(name), str(path))
 
     def names(self, folder: str = "", after: str = "") -> list[str]:
+        return [stored.name for stored in self.stored(folder, after)]
+
+    def stored(self, folder: str = "", after: str = "") -> list[StoredObject]:
         start = len(self._key(""))
         pages = self._client().get_paginator("list_objects_v2")
         below = {"Prefix": self._key(f"{folder}/" if folder else "")}
         behind = {"StartAfter": self._key(after)} if after else {}
         with self._explained():
             found = [
-                item["Key"][start:]
+                StoredObject(item["Key"][start:], item["Size"], item["LastModified"].timestamp())
                 for page in pages.paginate(Bucket=self._bucket, **below, **behind)
                 for item in page.get("Contents", [])
             ]

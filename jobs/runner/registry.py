@@ -13,6 +13,7 @@ from jobs.runner.layout import StageAddress, output_folder
 from jobs.runner.ledger import Ledger, Recorded
 from jobs.runner.lineage import Lineage, read_lineage
 from jobs.runner.model_card import ModelCard, model_card
+from jobs.runner.stage_lock import StageLock
 from jobs.runner.staleness import StageState
 from jobs.runner.tracking import (
     EXPERIMENT_TAG,
@@ -25,6 +26,9 @@ from jobs.serving.package import package_segmenter
 
 REGISTERED_MODELS = {"tokenizer_stage1_5": "alto-tokenizer", "altollm_grpo": "altollm"}
 TOKENIZER = StageAddress("tokenizer_stage1_5")
+REGISTRATION = (
+    "registration"  # held meanwhile, for a version that is to become challenger must not be deleted
+)
 CHALLENGER, CHAMPION = "challenger", "champion"  # aliases
 IMPORTED = "imported"  # stands for a profile where a checkpoint has none
 
@@ -50,10 +54,11 @@ def register_recorded(root: Path, states: Sequence[StageState]) -> list[Register
 
     client = MlflowClient()
     lineage = read_lineage(root)
-    return [
-        register(client, lineage, states, StageAddress(stage), model)
-        for stage, model in REGISTERED_MODELS.items()
-    ]
+    with StageLock(root, REGISTRATION):
+        return [
+            register(client, lineage, states, StageAddress(stage), model)
+            for stage, model in REGISTERED_MODELS.items()
+        ]
 
 
 def register(

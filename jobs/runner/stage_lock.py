@@ -3,6 +3,8 @@
 import fcntl
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from jobs.runner.layout import StageAddress
@@ -24,11 +26,17 @@ class StageLock:
 
     def acquire(self) -> None:
         """Wait for the lock; say so once if another run has it."""
+        if not self.acquire_now():
+            print(f"{self.address}: waiting for another run of this stage", file=sys.stderr, flush=True)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def acquire_now(self) -> bool:
+        """Whether nobody else has it; then it is taken."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{self.address}: waiting for another run of this stage", file=sys.stderr, flush=True)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            return False
+        return True
 
     def release(self) -> None:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
@@ -41,4 +49,14 @@ class StageLock:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         os.close(self._descriptor)
+
+
+@contextmanager
+def free_stage(root: Path, address: StageAddress | str) -> Iterator[bool]:
+    """Whether no run of it goes on; then none begins before this is left."""
+    with closing(StageLock(root, address)) as lock:
+        yield lock.acquire_now()

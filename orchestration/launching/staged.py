@@ -21,6 +21,7 @@ from jobs.runner.job_spec import JobSpec
 from jobs.runner.ledger import Ledger
 from jobs.runner.lineage import read_yaml
 from jobs.runner.remote_outputs import require_pushed
+from jobs.runner.stage_lock import StageLock
 from jobs.runner.staged_clone import committed, offer_bundle
 from jobs.runner.staged_order import JOBS, ORDER, RETURNED, StagedOrder, relocated
 from jobs.runner.tracking import outbox_of, send, warn
@@ -39,6 +40,7 @@ from orchestration.launching.job_files import log_file, messages_file
 
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_UNREACHABLE_AT_START = 60.0  # that we wait for the exchange to take an order
+EXCHANGE_LOCK = "exchange"  # held to post an order, for what it refers to must not be deleted meanwhile
 RESULT = "result"  # id of a job that has ended and whose result waits in the exchange
 ResultT = TypeVar("ResultT")
 USER_IN_URL = re.compile(r"^\w+://[^/]*@")
@@ -95,7 +97,8 @@ class StagedLauncher:
     def submit(self, order: JobOrder) -> JobHandle:
         """Raises InputError, too, where the work tree is not committed, or an input not in the remote."""
         staged = self._order(order.environment)
-        patiently(lambda: self._post(staged))
+        with StageLock(self.root, EXCHANGE_LOCK):
+            patiently(lambda: self._post(staged))
         worker = ("-m", "jobs.runner.staged_job", self._exchange.url, order.name)
         # On a node, one process sees to everything, and starts those that the job trains in.
         spec = order.spec.model_copy(update={"processes": 1})
