@@ -19,6 +19,7 @@ from dvc.repo import Repo, lock_repo
 from dvc_data.hashfile.db import HashFileDB, get_index
 
 from data_contracts.errors import InputError, first_line
+from jobs.runner.exchange import Unreachable
 from jobs.runner.remote_outputs import remote_explained
 from orchestration.housekeeping.committed import read_committed, read_work_tree
 from orchestration.housekeeping.part import LeftOut
@@ -64,7 +65,7 @@ class DvcCache:
                 found = found_in(repo.cache.local, CACHED, named)
                 if self.retention.dvc_cache.remote and repo.config["core"].get("remote"):
                     found += self._find_remote(repo, named)
-            except (InputError, OSError) as error:
+            except (InputError, Unreachable, OSError) as error:
                 raise LeftOut(f"DVC cache: {first_line(error)}") from None
         return found
 
@@ -100,7 +101,7 @@ class DvcCache:
                     with remote_explained(repo):
                         remove_from(remote := repo.cloud.get_remote_odb(command="gc -c"), names)
                         get_index(remote).clear()  # what DVC believes to be there
-            except (InputError, DvcException, OSError) as error:
+            except (InputError, Unreachable, DvcException, OSError) as error:
                 raise LeftOut(f"DVC cache: {first_line(error)}") from None
 
 
