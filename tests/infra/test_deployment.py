@@ -21,10 +21,10 @@ import requests
 import s3fs
 import yaml
 
-from jobs.runner.job_spec import JobSpec
 from jobs.runner.metric_log import MetricPoint
 from jobs.runner.tracking import send_kept, tracked_run
 from tests.jobs.acquisition.object_store import client, free_ports, weed_binary
+from tests.jobs.runner.specs import job_spec
 from tests.lineage.project import copy_repository, data_versions, environment, run
 from tests.lineage.remotes import add_remote, files_below
 from tests.services import site as services
@@ -220,18 +220,7 @@ def test_with_a_wrong_password_training_goes_on_and_what_it_did_is_sent_later(
     monkeypatch.chdir(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", site.mlflow)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
-    spec = JobSpec(
-        stage="altollm_sft",
-        partition=None,
-        partition_items=(),
-        profile="smoke",
-        fingerprint="f" * 32,
-        parameters={},
-        seed=7,
-        inputs={},
-        input_hashes={},
-        work=project / ".work/altollm_sft/refused",
-    )
+    spec = job_spec("altollm_sft", project / ".work/altollm_sft/refused", fingerprint="f" * 32)
     spec.write()
     with tracked_run(spec) as tracker:
         tracker.log_point(MetricPoint(1, {"loss": 2.0}))

@@ -10,6 +10,7 @@ from typing import Any
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.processes import launch_command
 from jobs.runner.stopping import STATUS_STOPPED
+from tests.jobs.runner.specs import job_spec
 from tests.jobs.tokenizer_example import SEED, merged, parameters
 
 
@@ -17,18 +18,9 @@ def written(
     stage: str, folder: Path, inputs: dict[str, Path], processes: int, changes: dict[str, Any]
 ) -> JobSpec:
     """A job of profile `smoke` with some parameters changed, ready to be started."""
-    spec = JobSpec(
-        stage=stage,
-        partition=None,
-        partition_items=(),
-        profile="smoke",
-        fingerprint="0" * 32,
-        parameters=merged(parameters(stage), changes),
-        seed=SEED,
-        processes=processes,
-        inputs=inputs,
-        input_hashes={},
-        work=folder,
+    merged_parameters = merged(parameters(stage), changes)
+    spec = job_spec(
+        stage, folder, parameters=merged_parameters, seed=SEED, processes=processes, inputs=inputs
     )
     spec.write()
     return spec

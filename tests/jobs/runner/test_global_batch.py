@@ -12,24 +12,13 @@ from jobs.runner.layout import parameter_section
 from jobs.runner.lineage import look_up
 from jobs.runner.worker import parse_config
 from orchestration.profiles import profile_names, render_profile
+from tests.jobs.runner.specs import job_spec
 from tests.jobs.tokenizer_example import ROOT
 
 
 def spec(stage: str, parameters: dict, nodes: int, processes: int) -> JobSpec:
-    return JobSpec(
-        stage=stage,
-        partition=None,
-        partition_items=(),
-        profile="smoke",
-        fingerprint="0" * 32,
-        parameters=parameters,
-        seed=1,
-        needs=Needs(nodes=nodes),
-        processes=processes,
-        inputs={},
-        input_hashes={},
-        work=Path("work"),
-    )
+    needs = Needs(nodes=nodes)
+    return job_spec(stage, Path("work"), parameters=parameters, needs=needs, processes=processes)
 
 
 @pytest.mark.parametrize(

@@ -7,22 +7,11 @@ import pytest
 from data_contracts.errors import InputError
 from jobs.runner.job_spec import JobSpec, Needs
 from jobs.runner.processes import launch_command, require_this_machine
+from tests.jobs.runner.specs import job_spec
 
 
 def spec(**needs: int) -> JobSpec:
-    return JobSpec(
-        stage="altollm_sft",
-        partition=None,
-        partition_items=(),
-        profile="smoke",
-        fingerprint="0" * 32,
-        parameters={},
-        seed=1,
-        needs=Needs(**needs),
-        inputs={},
-        input_hashes={},
-        work=Path("work"),
-    )
+    return job_spec("altollm_sft", Path("work"), needs=Needs(**needs))
 
 
 @pytest.fixture

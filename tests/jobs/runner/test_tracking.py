@@ -12,6 +12,7 @@ from jobs.runner.metric_log import MetricPoint
 from jobs.runner.outbox import Outbox
 from jobs.runner.run import keep_telemetry, read_last_run
 from jobs.runner.tracking import end_open_run, flatten, outbox_of, send_kept, tracked_run
+from tests.jobs.runner.specs import job_spec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,18 +24,12 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobSpec:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that what the job sets is taken back afterwards
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     (tmp_path / "dvc.yaml").touch()
-    spec = JobSpec(
-        stage="tokenizer_stage1",
-        partition=None,
-        partition_items=(),
-        profile="smoke",
+    spec = job_spec(
+        "tokenizer_stage1",
+        tmp_path / "work",
         fingerprint="f" * 32,
         parameters={"steps": 3, "learning_rate": {"peak": 0.1}},
-        seed=7,
-        processes=1,
-        inputs={},
         input_hashes={"data/smoke/prepare_sa1b": "abc.dir", "jobs/x.py": "123", "params.yaml:seed": "7"},
-        work=tmp_path / "work",
     )
     spec.write()
     spec.staging.mkdir()

@@ -13,6 +13,7 @@ from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport
 from jobs.runner.job_spec import JobSpec, Resources
 from jobs.runner.metric_log import MetricLog, MetricPoint
+from tests.jobs.runner.specs import job_spec
 
 
 class Config(JobConfig):
@@ -21,21 +22,8 @@ class Config(JobConfig):
 
 @pytest.fixture
 def spec(tmp_path: Path) -> JobSpec:
-    return JobSpec(
-        stage="mask_tokens",
-        partition=None,
-        partition_items=(),
-        profile="smoke",
-        fingerprint="0" * 32,
-        parameters={"rate": 0.5},
-        seed=7,
-        processes=1,
-        workers=3,
-        copies={"prepare_sa1b": "s3://bucket/prefix"},
-        inputs={},
-        input_hashes={},
-        work=tmp_path / "work",
-    )
+    copies = {"prepare_sa1b": "s3://bucket/prefix"}
+    return job_spec("mask_tokens", tmp_path / "work", parameters={"rate": 0.5}, workers=3, copies=copies)
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from jobs.runner.job_spec import JobSpec, Needs
+from jobs.runner.job_spec import Needs
 from orchestration.launching.interface import JobOrder
 from orchestration.launching.kubernetes.settings import KubernetesSettings
+from tests.jobs.runner.specs import job_spec
 
 FINGERPRINT = "0123456789abcdef0123456789abcdef"
 
@@ -23,20 +24,14 @@ def settings(root: Path, **changes: Any) -> KubernetesSettings:
 def order(root: Path, environment: dict[str, str] | None = None, **changes: Any) -> JobOrder:
     values = {
         "stage": "tokenizer_stage1",
-        "partition": None,
-        "partition_items": (),
+        "work": root / ".work" / "tokenizer_stage1" / FINGERPRINT,
         "profile": "paper",
         "fingerprint": FINGERPRINT,
-        "parameters": {},
-        "seed": 1,
         "launcher": "kubernetes",
         "needs": Needs(gpus=8, cpus=64, memory_gb=512, hours=48),
         "processes": 8,
-        "inputs": {},
-        "input_hashes": {},
-        "work": root / ".work" / "tokenizer_stage1" / FINGERPRINT,
     }
-    spec = JobSpec.model_validate(values | changes)
+    spec = job_spec(**(values | changes))
     spec.work.mkdir(parents=True, exist_ok=True)
     return JobOrder.of(spec, environment or {})
 

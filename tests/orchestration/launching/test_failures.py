@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.runner.job_spec import JobSpec, Needs
+from jobs.runner.job_spec import JobSpec
 from orchestration.launching.failures import Cause, classify
 from orchestration.launching.interface import JobPhase, JobStatus
+from tests.jobs.runner.specs import job_spec
 
 DIED = JobStatus(phase=JobPhase.FAILED, exit_code=1, reason="ended with status 1", nodes="n1")
 GLOO = "[rank0]: RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
@@ -33,21 +34,7 @@ WRITTEN = {
 
 @pytest.fixture
 def spec(tmp_path: Path) -> JobSpec:
-    return JobSpec(
-        stage="altollm_sft",
-        partition=None,
-        partition_items=(),
-        profile="smoke",
-        fingerprint="0" * 32,
-        parameters={},
-        seed=7,
-        processes=1,
-        needs=Needs(),
-        launcher="local",
-        inputs={},
-        input_hashes={},
-        work=tmp_path,
-    )
+    return job_spec("altollm_sft", tmp_path)
 
 
 @pytest.mark.parametrize("log", WRITTEN)
