@@ -11,6 +11,7 @@ A benchmark of questions (POPE, VQAv2, MME) is answered in words, and scored as 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -110,19 +111,11 @@ def compare_systems(
     released = evaluate(rows, count, [*trained, *baselines], "released", config, context)
     if standard is None or released is None:
         return StageReport(figures={})  # only the first process's counts
-    board, released_board = (
-        Scoreboard(
-            evaluated.samples.to_pandas(),
-            resamples=config.bootstrap_resamples,
-            seed=context.seed,
-            level=config.confidence_level,
-            codebook_size=code_space.codebook_size,
-        )
-        for evaluated in (standard, released)
-    )
-    metrics = BenchmarkMetrics(
+    metrics = _metrics(
+        _board(standard, code_space, config, context),
+        _board(released, code_space, config, context),
+        learned,
         benchmark=str(context.partition),
-        protocol="standard",
         limit=config.limit,
         images=count,
         images_available=len(rows),
@@ -131,14 +124,6 @@ def compare_systems(
         max_length=code_space.max_length,
         confidence_level=config.confidence_level,
         bootstrap_resamples=config.bootstrap_resamples,
-        challenger=learned[0],
-        starting_point=learned[1] if len(learned) > 1 else None,
-        learned=list(learned),
-        baselines=[system.name for system in systems if system.name not in learned],
-        systems=[board.metrics(one) for one in board.runs],
-        released=[released_board.metrics(one) for one in released_board.runs],
-        slices=[part for one in board.runs for part in board.slices(one)],
-        comparisons=_comparisons(board, learned),
     )
     gallery = select_gallery(standard.samples, rows, learned[0], ADAPTIVE, config.samples_shown)
     _write(context, metrics, gallery)
@@ -147,6 +132,37 @@ def compare_systems(
         pq.write_table(table, context.output / name, compression="zstd")
     _keep_speed(context, standard, released)
     return _report(metrics, config)
+
+
+def _board(
+    evaluated: Evaluated, code_space: TokenizerSizes, config: Config, context: StageContext
+) -> Scoreboard:
+    return Scoreboard(
+        evaluated.samples.to_pandas(),
+        resamples=config.bootstrap_resamples,
+        seed=context.seed,
+        level=config.confidence_level,
+        codebook_size=code_space.codebook_size,
+    )
+
+
+def _metrics(
+    standard: Scoreboard, released: Scoreboard, learned: Sequence[str], **about: Any
+) -> BenchmarkMetrics:
+    """about: fields that say what was measured and how."""
+    systems = dict.fromkeys(system for system, _ in standard.runs)
+    return BenchmarkMetrics(
+        protocol="standard",
+        challenger=learned[0],
+        starting_point=learned[1] if len(learned) > 1 else None,
+        learned=list(learned),
+        baselines=[name for name in systems if name not in learned],
+        systems=[standard.metrics(one) for one in standard.runs],
+        released=[released.metrics(one) for one in released.runs],
+        slices=[part for one in standard.runs for part in standard.slices(one)],
+        comparisons=_comparisons(standard, learned),
+        **about,
+    )
 
 
 def _language_systems(config: Config, context: StageContext, tokenizer: Tokenizer) -> list[LanguageSystem]:
