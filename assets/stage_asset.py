@@ -1,7 +1,5 @@
 """From a stage of `dvc.yaml` and what people should see of it to a Dagster asset."""
 
-import base64
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,19 +8,20 @@ from typing import Any, Protocol
 
 import dagster as dg
 
+from assets.code_links import code_references
+from assets.described import Guide, described
 from assets.drift import with_drift
+from assets.pictures import kept_pictures, page_address, shown_pictures
 from assets.storage_patience import answering_afterwards
+from assets.tables import definition_metadata, table_metadata
 from data_contracts.errors import InputError
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.exchange import Unreachable
 from jobs.runner.layout import WHOLE_REPORT, StageAddress, output_folder
 from jobs.runner.ledger import InputsMoved, Recorded
-from jobs.runner.lineage import Lineage, code_version, read_yaml
-from jobs.runner.run import Launch, read_last_run, read_report, run_stage
+from jobs.runner.lineage import Lineage, Stage, code_version, parameters_of, read_yaml
+from jobs.runner.run import Launch, last_run_folder, read_last_run, read_report, run_stage
 
-# Every materialization stores its pictures in the event log: as WebP they take a twelfth of what PNG does.
-PICTURE_WIDTH = 720  # pixels
-PICTURE_QUALITY = 60
 LEDGER_TAG = "alto/ledger"
 FINAL_TAG = "alto/final"  # of a run that ends the same if it is tried again, with the reason
 
@@ -38,11 +37,12 @@ class StageCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class StageAsset:
-    """What Dagster shows of a stage beside what `dvc.yaml` says."""
+    """What Dagster shows of a stage beside what `dvc.yaml` says. description: one line."""
 
     stage: str
     group: str
     description: str
+    guide: Guide
     kinds: frozenset[str]
     checks: tuple[StageCheck, ...] = ()
     needs_gpu: bool = False
@@ -61,7 +61,7 @@ def build_assets(
     """One asset a stage; `partitions` maps the keys of `partitions.yaml` to Dagster's definitions."""
     parameters = read_yaml(lineage.root / "params.yaml")
     versions = {stage.name: code_version(lineage.root, stage, parameters) for stage in lineage.stages}
-    return [build_asset(asset, lineage, partitions, versions[asset.stage]) for asset in declared]
+    return [build_asset(asset, lineage, partitions, versions[asset.stage], parameters) for asset in declared]
 
 
 def build_asset(
@@ -69,17 +69,18 @@ def build_asset(
     lineage: Lineage,
     partitions: Mapping[str, dg.PartitionsDefinition],
     version_of_code: str,
+    parameters: Mapping[str, Any],
 ) -> dg.AssetsDefinition:
     stage = lineage.stage(declared.stage)
 
     @dg.asset(
         name=stage.name,
         deps=list(stage.upstream),
-        description=declared.description,
+        description=described(declared.description, declared.guide),
         group_name=declared.group,
         kinds=set(declared.kinds),
         owners=list(declared.owners),
-        tags={"phase": declared.group},
+        tags={"phase": declared.group, "device": "gpu" if declared.needs_gpu else "cpu"},
         partitions_def=partitions[stage.partition_set] if stage.partition_set else None,
         code_version=version_of_code,
         pool="gpu" if declared.needs_gpu else None,
@@ -89,7 +90,7 @@ def build_asset(
             )
             for check in declared.checks
         ],
-        metadata={"command": stage.command, "code": list(stage.code), "parameters": list(stage.parameters)},
+        metadata=asset_metadata(declared, stage, lineage.root, parameters),
     )
     def materialize(context: dg.AssetExecutionContext, launcher: dg.ResourceParam[Launcher]) -> Iterator[Any]:
         partition = context.partition_key if stage.partition_set else None
@@ -119,6 +120,24 @@ def build_asset(
     return materialize
 
 
+def asset_metadata(
+    declared: StageAsset, stage: Stage, root: Path, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Of the definition: command, parameters with their values, code and where it is, columns."""
+    places = [
+        ("job", f"jobs/{stage.name}.py", "def run("),
+        ("stage", "dvc.yaml", f"  {stage.name}:"),
+        ("documentation", declared.guide.page, ""),
+    ]
+    return {
+        "command": stage.command,
+        "parameters": dg.MetadataValue.json(parameters_of(stage, parameters)),
+        "code": list(stage.code),
+        **code_references(root, places),
+        **definition_metadata(stage.name),
+    }
+
+
 def check_results(report: Mapping[str, Any], stage: str) -> Iterator[dg.AssetCheckResult]:
     for check in report["checks"]:
         yield dg.AssetCheckResult(
@@ -141,48 +160,54 @@ def _check_metadata(value: Any) -> Any:
 def result_metadata(
     lineage: Lineage, address: StageAddress, recorded: Recorded | None, report: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Numbers, pictures and links that a person wants to see on the asset's page."""
+    """Pictures, links and numbers that a person wants to see on the asset's page, in this order."""
     folder = lineage.root / output_folder(lineage.profile, address)
-    metadata: dict[str, Any] = dict(report["figures"])
-    for picture in sorted((folder / "pictures").glob("*.png")):
-        metadata[f"picture: {picture.stem}"] = dg.MetadataValue.md(inline_picture(picture))
-    metadata["output"] = dg.MetadataValue.path(str(folder))
-    for page in sorted(folder.glob("*.html")):
-        metadata[page.stem] = page_link(page.relative_to(lineage.root).as_posix())
+    return {
+        **shown_pictures(lineage.root, folder),
+        **links(lineage, address, folder),
+        **table_metadata(address.stage, folder, address.partition),
+        **report["figures"],
+        **size_metadata(folder),
+        **run_metadata(lineage, address, recorded),
+        "output": dg.MetadataValue.path(str(folder)),
+        **kept_pictures(folder),
+    }
+
+
+def links(lineage: Lineage, address: StageAddress, folder: Path) -> dict[str, dg.UrlMetadataValue]:
+    """Pages of the result, Data Docs and the MLflow run."""
+    found = {page.stem: page for page in sorted(folder.glob("*.html"))}
+    docs = last_run_folder(lineage.root, address) / "data_docs" / "index.html"
+    if docs.exists():
+        found["data docs"] = docs
+    metadata = {name: page_link(page.relative_to(lineage.root).as_posix()) for name, page in found.items()}
     if address.stage == "benchmark_report":
         metadata["whole report"] = page_link(WHOLE_REPORT)
-    if recorded is not None:
-        metadata["how"] = recorded.how
     last_run = read_last_run(lineage.root, address)
-    if last_run is not None:
-        metadata["seconds"] = last_run.seconds
-        if last_run.mlflow_run_id:
-            metadata["mlflow run"] = dg.MetadataValue.url(
-                f"{mlflow_pages()}/#/experiments/{last_run.mlflow_experiment_id}/runs/{last_run.mlflow_run_id}"
-            )
-        docs = lineage.root / ".work" / address.folder_name / "last_run" / "data_docs" / "index.html"
-        if docs.exists():
-            metadata["data docs"] = page_link(docs.relative_to(lineage.root).as_posix())
+    if last_run is not None and last_run.mlflow_run_id:
+        metadata["mlflow run"] = dg.MetadataValue.url(
+            f"{mlflow_pages()}/#/experiments/{last_run.mlflow_experiment_id}/runs/{last_run.mlflow_run_id}"
+        )
     return metadata
 
 
+def run_metadata(lineage: Lineage, address: StageAddress, recorded: Recorded | None) -> dict[str, Any]:
+    last_run = read_last_run(lineage.root, address)
+    how = {} if recorded is None else {"how": recorded.how}
+    return how if last_run is None else how | {"seconds": last_run.seconds}
+
+
+def size_metadata(folder: Path) -> dict[str, int]:
+    """Nothing for a result that is in the remote only."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    sizes = {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+    return sizes if files else {}
+
+
 def page_link(page: str) -> dg.UrlMetadataValue:
-    """Where `make ui` serves a page of the project (orchestration/page_server.py)."""
-    base = os.environ.get("ALTO_PAGES_URL", "http://127.0.0.1:3001")
-    return dg.MetadataValue.url(f"{base}/{page}")
+    return dg.MetadataValue.url(f"{page_address()}/{page}")
 
 
 def mlflow_pages() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     return uri if uri.startswith("http") else os.environ.get("ALTO_MLFLOW_URL", "http://127.0.0.1:5000")
-
-
-def inline_picture(path: Path) -> str:
-    """Markdown with the picture inside, at most PICTURE_WIDTH wide."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        picture.thumbnail((PICTURE_WIDTH, 4 * PICTURE_WIDTH))
-        buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, format="WEBP", quality=PICTURE_QUALITY)
-    return f"![{path.stem}](data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()})"

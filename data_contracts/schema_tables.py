@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_contracts.schemas import MASKS_SCHEMA, QUARANTINE_SCHEMA, REFERRING_SCHEMA, VQA_SCHEMA
+from data_contracts.schemas import (
+    MASK_TOKENS_SCHEMA,
+    MASKS_SCHEMA,
+    QUARANTINE_SCHEMA,
+    REFERRING_SCHEMA,
+    VQA_SCHEMA,
+)
 
-SCHEMAS = (MASKS_SCHEMA, REFERRING_SCHEMA, VQA_SCHEMA, QUARANTINE_SCHEMA)
+SCHEMAS = (MASKS_SCHEMA, REFERRING_SCHEMA, VQA_SCHEMA, QUARANTINE_SCHEMA, MASK_TOKENS_SCHEMA)
 
 
 def fields_below(fields: pa.Schema | pa.StructType, prefix: str = "") -> Iterator[tuple[str, pa.Field]]:

@@ -167,6 +167,28 @@ VQA_SCHEMA = pa.schema(
     metadata={"schema": "vqa", "version": SCHEMA_VERSION},
 )
 
+MASK_TOKENS_SCHEMA = pa.schema(
+    [
+        described("dataset", pa.string(), "partition of the referring data that the record is in"),
+        described("image_id", pa.string(), "image that the mask is in"),
+        described("record_id", pa.string(), "record whose union of instances was coded"),
+        described(
+            "codes",
+            pa.list_(_item(pa.int32(), "one code", "entry of the codebook")),
+            "all codes of the mask; the first `length` of them are its adaptive-length form",
+        ),
+        described("length", pa.int32(), "codes kept of the adaptive-length form", "codes"),
+        described(
+            "full_iou",
+            pa.float32(),
+            "IoU with the mask of what all codes give, in the image's size",
+            "0 to 1",
+        ),
+        described("adaptive_iou", pa.float32(), "the same of the first `length` codes", "0 to 1"),
+    ],
+    metadata={"schema": "mask_tokens", "version": SCHEMA_VERSION},
+)
+
 QUARANTINE_SCHEMA = pa.schema(
     [
         described(

@@ -21,22 +21,9 @@ from alto_models.tokenizer.model import MaskTokenizer, load_tokenizer
 from alto_models.tokenizer.prefixes import oracle_length, prefix_iou
 from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image, mask_grids
 from alto_models.training.precision import own_device
+from data_contracts.schemas import MASK_TOKENS_SCHEMA
 from jobs.runner.command_line import run_from_command_line
 from jobs.runner.context import Check, JobConfig, StageContext, StageReport
-
-SCHEMA = pa.schema(
-    [
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("record_id", pa.string(), nullable=False),
-        # All codes; the first `length` of them are the adaptive-length form.
-        pa.field("codes", pa.list_(pa.int32()), nullable=False),
-        pa.field("length", pa.int32(), nullable=False),
-        # Of the reconstructions with the mask, at the image's own resolution.
-        pa.field("full_iou", pa.float32(), nullable=False),
-        pa.field("adaptive_iou", pa.float32(), nullable=False),
-    ]
-)
 
 
 class Config(JobConfig):
@@ -66,7 +53,7 @@ def run(config: Config, context: StageContext) -> StageReport:
         for batch in _batches(iter(images), config.images_per_batch):
             rows += code_masks(model, batch, config)
             bar.update(len(batch))
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=MASK_TOKENS_SCHEMA)
     for dataset in sorted(set(table["dataset"].to_pylist())):
         part = table.filter(pc.field("dataset") == dataset)
         pq.write_table(part, context.output / f"{dataset}.parquet", compression="zstd")
@@ -77,7 +64,7 @@ def run(config: Config, context: StageContext) -> StageReport:
 def code_masks(
     model: MaskTokenizer, images: Sequence[ReferringImage], config: Config
 ) -> list[dict[str, object]]:
-    """Rows of SCHEMA for all records with a target."""
+    """Rows of MASK_TOKENS_SCHEMA for all records with a target."""
     targets = [
         Target(place, record.record_id, record.rle)
         for place, image in enumerate(images)

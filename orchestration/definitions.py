@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets import altollm, benchmarks, data, tokenizer
+from assets.code_links import linked_to_repository
 from assets.shipping import registration_asset
 from assets.stage_asset import build_assets
 from jobs.runner.layout import project_root
@@ -36,7 +37,7 @@ def build_definitions(root: Path) -> dg.Definitions:
         promotion_asset(root),
     ]
     return dg.Definitions(
-        assets=with_automation(assets, automation.freshness_days),
+        assets=with_automation(linked_to_repository(assets, root), automation.freshness_days),
         asset_checks=[beats_champion_check(root)],
         jobs=[*jobs.values(), retraining, housekeeping],
         schedules=[

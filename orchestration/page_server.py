@@ -3,20 +3,24 @@
 `python -m orchestration.page_server PORT`
 """
 
+import hashlib
+import io
 import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from data_contracts.errors import InputError
 from jobs.runner.layout import WHOLE_REPORT, project_root
 
+WIDEST = 2000  # pixels
 ONE_REPORT_AT_A_TIME = threading.Lock()  # reading the ledger changes the working directory
 
 
 class PageHandler(SimpleHTTPRequestHandler):
-    """Files below `reports/` and `data_docs` folders and pages of prepared data, nothing else of the project."""
+    """Reports, Data Docs, pages of prepared data and pictures of outputs, nothing else of the project."""
 
     def translate_path(self, path: str) -> str:
         target = Path(super().translate_path(path)).resolve()
@@ -26,14 +30,32 @@ class PageHandler(SimpleHTTPRequestHandler):
             parts[:1] == ("reports",)
             or (parts[:1] == (".work",) and "data_docs" in parts)
             or (parts[:1] == ("data",) and parts[-1] == "page.html")
+            or (parts[:1] in (("data",), ("models",)) and parts[-2:-1] == ("pictures",))
         )
         return str(target) if allowed else str(root / "no such page")
 
     def do_GET(self) -> None:
         if self.path.split("?")[0] == f"/{WHOLE_REPORT}":
             self.send_report()
+        elif self.path.split("?")[0].endswith(".png"):
+            self.send_picture()
         else:
             super().do_GET()
+
+    def send_picture(self) -> None:
+        """A picture, if it still is the version with the `md5` that is asked for, no wider than `width`."""
+        asked = parse_qs(urlsplit(self.path).query)
+        path = Path(self.translate_path(self.path))
+        picture = path.read_bytes() if path.is_file() else b""
+        if asked.get("md5", [digest := hashlib.md5(picture).hexdigest()]) != [digest] or not picture:
+            self.send_error(
+                404, "No such picture", "The result it belongs to has been made again or removed."
+            )
+            return
+        width = asked.get("width", [""])[0]
+        if width.isdecimal():
+            picture = scaled(picture, min(max(int(width), 1), WIDEST))
+        self.send_content("image/png", picture)
 
     def send_report(self) -> None:
         """The whole report as it is now: made again for everyone who asks, one after the other."""
@@ -45,17 +67,32 @@ class PageHandler(SimpleHTTPRequestHandler):
         except InputError as error:
             self.send_error(404, "No report", str(error))
             return
+        self.send_content("text/html; charset=utf-8", page)
+
+    def send_content(self, kind: str, content: bytes) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(page)))
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(page)
+        self.wfile.write(content)
 
     def list_directory(self, path: object) -> None:
         self.send_error(404, "No listing")
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
+
+
+def scaled(picture: bytes, width: int) -> bytes:
+    """A PNG as PNG, no wider than `width`."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(picture)) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((width, 4 * width))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.errors import InputError
+from data_contracts.schemas import described
 
 METRICS_FILE = "metrics.json"
 SAMPLES_FILE = "samples.parquet"
@@ -26,37 +27,64 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 SAMPLES_SCHEMA = pa.schema(
     [
-        # Which system answered, in which prompt mode.
-        pa.field("system", pa.string(), nullable=False),
-        pa.field("mode", pa.string(), nullable=False),
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("record_id", pa.string(), nullable=False),
-        pa.field("expression_index", pa.int32(), nullable=False),
-        pa.field("expression", pa.string(), nullable=False),
-        # The expression put to the model: differs from `expression` for the system that ignores the text.
-        pa.field("asked", pa.string(), nullable=False),
-        pa.field("category", pa.string(), nullable=False),
-        pa.field("target_objects", pa.int32(), nullable=False),
-        pa.field("no_target", pa.bool_(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("target_area", pa.int64(), nullable=False),
-        # Squared boundary pixels over 4 pi x area of the truth: about 0.8 for a disc, more for winding outlines.
-        pa.field("complexity", pa.float64()),
-        pa.field("answer", pa.string(), nullable=False),
-        pa.field("codes", pa.list_(pa.int32()), nullable=False),
-        pa.field("length", pa.int32(), nullable=False),
-        pa.field("malformed", pa.bool_(), nullable=False),
-        pa.field("predicted_area", pa.int64(), nullable=False),
-        pa.field("intersection", pa.int64(), nullable=False),
-        pa.field("union", pa.int64(), nullable=False),
-        pa.field("iou", pa.float64(), nullable=False),
-        pa.field("boundary_iou", pa.float64(), nullable=False),
-        # Compressed COCO run lengths of the original image; null for an empty mask.
-        pa.field("target_counts", pa.string()),
-        pa.field("predicted_counts", pa.string()),
-        # Pixels that count neither way and are in none of the figures, though they may be predicted.
-        pa.field("ignore_counts", pa.string()),
+        described("system", pa.string(), "who answered: a trained model or a baseline"),
+        described("mode", pa.string(), "full or adaptive prompt; empty for a system that knows no length"),
+        described("image_id", pa.string(), "image that was shown"),
+        described("record_id", pa.string(), "record of the benchmark that was asked about"),
+        described("expression_index", pa.int32(), "which of the record's expressions, from 0", "index"),
+        described("expression", pa.string(), "what means the target"),
+        described(
+            "asked",
+            pa.string(),
+            "what was put to the model: not `expression` for the one that ignores the text",
+        ),
+        described("category", pa.string(), "name of the target's category; empty where there is none"),
+        described("target_objects", pa.int32(), "instances that are meant", "objects"),
+        described("no_target", pa.bool_(), "whether the expression means nothing in the image"),
+        described("width", pa.int32(), "of the image in which masks are scored", "pixels"),
+        described("height", pa.int32(), "of the image in which masks are scored", "pixels"),
+        described("target_area", pa.int64(), "pixels of the truth", "pixels"),
+        described(
+            "complexity",
+            pa.float64(),
+            "squared boundary pixels over 4 pi x area of the truth: about 0.8 for a disc, more for winding outlines",
+            "ratio",
+            nullable=True,
+        ),
+        described("answer", pa.string(), "what the model wrote"),
+        described(
+            "codes",
+            pa.list_(pa.int32()),
+            "mask tokens in the answer",
+        ),
+        described("length", pa.int32(), "how many", "codes"),
+        described("malformed", pa.bool_(), "whether the answer is neither a mask nor 'no target'"),
+        described("predicted_area", pa.int64(), "pixels of the answer's mask", "pixels"),
+        described("intersection", pa.int64(), "pixels of both", "pixels"),
+        described("union", pa.int64(), "pixels of either", "pixels"),
+        described("iou", pa.float64(), "intersection over union; 0 for a malformed answer", "0 to 1"),
+        described("boundary_iou", pa.float64(), "the same of the bands along the outlines", "0 to 1"),
+        described(
+            "target_counts",
+            pa.string(),
+            "runs of the truth in the original image; null for an empty mask",
+            "compressed COCO RLE",
+            nullable=True,
+        ),
+        described(
+            "predicted_counts",
+            pa.string(),
+            "runs of the answer's mask; null for an empty mask",
+            "compressed COCO RLE",
+            nullable=True,
+        ),
+        described(
+            "ignore_counts",
+            pa.string(),
+            "runs of pixels that count neither way and are in none of the figures, though they may be predicted",
+            "compressed COCO RLE",
+            nullable=True,
+        ),
     ],
     metadata={"schema": "benchmark_samples", "version": "2"},
 )

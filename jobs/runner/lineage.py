@@ -118,15 +118,18 @@ def code_version(root: Path, stage: Stage, parameters: Mapping[str, Any] | None 
     """
     if parameters is None:
         parameters = read_yaml(root / "params.yaml")
-    values = {}
-    for key in stage.parameters:
-        section = re.sub(r"\.\$\{.*\}$", "", key)
-        values[section] = look_up(parameters, section)
+    values = parameters_of(stage, parameters)
     digest = hashlib.md5(json.dumps([stage.command, values], sort_keys=True).encode())
     for path in stage.code:
         for file in code_files(root / path):
             digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def parameters_of(stage: Stage, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Section -> what it holds, of all sections that the stage (any of its partitions) is told."""
+    sections = [re.sub(r"\.\$\{.*\}$", "", key) for key in stage.parameters]
+    return {section: look_up(parameters, section) for section in sections}
 
 
 def code_files(path: Path) -> list[Path]:

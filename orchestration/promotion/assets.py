@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from assets.code_links import code_references
+from assets.described import Guide, described
 from data_contracts.errors import InputError
 
 if TYPE_CHECKING:
     from orchestration.promotion.decision import Decision
+
+GUIDE = Guide(
+    reads="the registered challenger, its results on every benchmark, and those that the champion was crowned with.",
+    good="`promoted` is true, or `findings` says for every rule why not. A refusal is a result, not a failure.",
+    failing="the registry does not answer, or nothing is registered: start MLflow, run `alto sync`, materialize again. "
+    "To undo a promotion: `alto promote --rollback`.",
+    page="docs/promotion.md",
+)
 
 
 def beats_champion_check(root: Path) -> dg.AssetChecksDefinition:
@@ -46,8 +56,19 @@ def promotion_asset(root: Path) -> dg.AssetsDefinition:
         group_name="shipping",
         kinds={"mlflow"},
         owners=["team:alto"],
-        tags={"phase": "shipping"},
-        description="Gives the alias `champion` to the challenger where it is better; says why not where it is not.",
+        tags={"phase": "shipping", "device": "cpu"},
+        description=described(
+            "Gives the alias `champion` to the challenger where it is better; says why not where it is not.",
+            GUIDE,
+        ),
+        metadata=code_references(
+            root,
+            [
+                ("code", "orchestration/promotion/decision.py", "def promote("),
+                ("rules", "params.yaml", "promotion:"),
+                ("documentation", GUIDE.page, ""),
+            ],
+        ),
     )
     def promotion() -> dg.MaterializeResult:
         from orchestration.promotion.decision import promote

@@ -15,6 +15,7 @@ from alto_models.tokenizer.model import load_tokenizer
 from alto_models.tokenizer.whole_image import decode_to_image, embed_whole_image
 from alto_models.training.loop import NonFiniteLossError
 from data_contracts.errors import InputError
+from data_contracts.schemas import MASK_TOKENS_SCHEMA
 from jobs import mask_tokens, tokenizer_benchmark, tokenizer_stage1, tokenizer_stage1_5
 from jobs.benchmarking.results import TokenizerMetrics
 from jobs.runner.context import StageReport
@@ -244,7 +245,7 @@ def test_mask_tokens_rebuild_the_masks_they_stand_for(
     config = mask_tokens.Config.model_validate(parameters("mask_tokens"))
     report = mask_tokens.run(config, run)
     table = pq.read_table(run.output / "discs.parquet")
-    assert table.schema.equals(mask_tokens.SCHEMA)
+    assert table.schema.equals(MASK_TOKENS_SCHEMA)
     assert [(row["image_id"], row["record_id"]) for row in table.to_pylist()] == [
         (f"image-{number}", record) for number in range(3) for record in ("one", "both")
     ]

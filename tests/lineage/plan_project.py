@@ -16,6 +16,7 @@ import yaml
 from dvc.repo import Repo
 
 from assets.data import LIKE_THE_CHAMPIONS
+from assets.described import Guide
 from assets.drift import TRAINING_DATA
 from assets.stage_asset import StageAsset, build_assets
 from jobs.runner.job_spec import JobSpec
@@ -111,6 +112,7 @@ def by_dagster(root: Path) -> None:
             stage=stage,
             group="toy",
             description=stage,
+            guide=Guide(reads="", good="", failing="", page="README.md"),
             kinds=frozenset({"python"}),
             checks=(LIKE_THE_CHAMPIONS,) if stage in TRAINING_DATA else (),
         )

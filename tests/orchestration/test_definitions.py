@@ -1,13 +1,16 @@
 """What Dagster shows follows from `dvc.yaml`."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
 
+from data_contracts.errors import InputError
 from jobs.runner.lineage import read_lineage
 from orchestration.definitions import STAGE_ASSETS, build_definitions
 from orchestration.jobs import PHASES
@@ -65,10 +68,64 @@ def test_every_asset_says_what_it_is(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
-        assert node.description, key
+        summary, *parts = (node.description or "").split("\n\n")
+        assert 20 < len(summary) < 120, key
+        assert [part.split(" ")[0] for part in parts] == ["**Reads:**", "**Good:**", "**If"], key
+        assert all(len(part) > 40 for part in parts), key
         assert node.group_name != "default", key
         assert node.owners, key
         assert node.kinds, key
+        assert node.tags.keys() >= {"phase", "device"}, key
+
+
+def code_references(asset: dg.AssetsDefinition) -> list[Any]:
+    (metadata,) = asset.metadata_by_key.values()
+    return metadata["dagster/code_references"].code_references
+
+
+def test_every_asset_leads_to_its_code(definitions: dg.Definitions) -> None:
+    for asset in definitions.resolve_asset_graph().assets_defs:
+        if not isinstance(asset, dg.AssetsDefinition) or not asset.keys or asset.check_keys == asset.keys:
+            continue
+        for reference in code_references(asset):
+            path = Path(reference.file_path)
+            assert path.is_file(), reference
+            if path.suffix != ".md":
+                line = path.read_text().splitlines()[reference.line_number - 1]
+                assert re.match(r"def (run|register|promote)\(|  \w+:$|promotion:|Config|run = ", line), (
+                    reference
+                )
+
+
+def test_code_links_lead_to_the_remote_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALTO_CODE_URL", "https://github.com/someone/alto/")
+    monkeypatch.setenv("ALTO_CODE_BRANCH", "release")
+    assets = build_definitions(ROOT).resolve_asset_graph().assets_defs
+    (mask_tokens,) = (asset for asset in assets if dg.AssetKey("mask_tokens") in asset.keys)
+    links = {reference.label: reference.url for reference in code_references(mask_tokens)}
+    assert links["job"].startswith("https://github.com/someone/alto/tree/release/jobs/mask_tokens.py#L")
+    assert links["documentation"] == "https://github.com/someone/alto/tree/release/docs/training.md"
+    monkeypatch.setenv("ALTO_CODE_URL", "https://code.example.org/alto")
+    with pytest.raises(InputError, match="ALTO_CODE_URL"):
+        build_definitions(ROOT)
+
+
+def test_tables_show_their_columns_and_where_they_come_from(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    columns = {}
+    for key in graph.get_all_asset_keys():
+        schema = graph.get(key).metadata.get("dagster/column_schema")
+        assert (schema is not None) == ("parquet" in graph.get(key).kinds), key
+        if schema is not None:
+            assert all(column.description for column in schema.columns), key
+            columns[key] = {column.name for column in schema.columns}
+    for key, names in columns.items():
+        lineage = graph.get(key).metadata.get("dagster/column_lineage")
+        for name, sources in (lineage.deps_by_column if lineage else {}).items():
+            assert name in names
+            for source in sources:
+                assert source.column_name in columns[source.asset_key], (key, source)
+                assert source.asset_key in graph.get(key).parent_keys
 
 
 def test_training_stages_share_the_gpu_pool(definitions: dg.Definitions) -> None:
