@@ -8,11 +8,33 @@ from typing import Any
 
 import dagster as dg
 import typer
+from pydantic import BaseModel
 
+from assets.drift import DriftConfig
+from jobs.runner.job_spec import Resources
 from jobs.runner.layout import STAGES, parameter_section, project_root
 from jobs.runner.lineage import Lineage, read_lineage
 from jobs.runner.parameters import documented_parameters
+from orchestration.automation.settings import Automation
+from orchestration.launching.kubernetes.settings import KubernetesSettings
+from orchestration.launching.slurm.settings import SlurmSettings
+from orchestration.launching.staged import StagingSettings
+from orchestration.promotion.rules import PromotionRules
 
+# Sections of params.yaml that no stage reads, so that changing one makes none stale.
+OTHER_SECTIONS: dict[str, type[BaseModel]] = {
+    "resources": Resources,
+    "promotion": PromotionRules,
+    "drift": DriftConfig,
+}
+# What a site sets up, by file.
+SETTINGS: dict[str, type[BaseModel]] = {
+    "infra/automation.yaml": Automation,
+    "infra/slurm/settings.yaml": SlurmSettings,
+    "infra/kubernetes/settings.yaml": KubernetesSettings,
+    "infra/staging/settings.yaml": StagingSettings,
+}
+AUTOMATION_SENSOR = "Dagster's own: starts what the conditions of assets ask for."
 METRIC_MODULES = (
     "alto_models.referring_scores",
     "alto_models.metrics",
@@ -28,6 +50,7 @@ def write_reference(folder: Path) -> None:
 
     pages = {
         "parameters": parameters_page(),
+        "settings": settings_page(),
         "assets": assets_page(defs, read_lineage(project_root())),
         "checks": checks_page(defs),
         "automation": automation_page(defs),
@@ -43,19 +66,37 @@ def parameters_page() -> str:
     lines = [
         "# Parameters",
         "",
-        "Sections of `params.yaml`. A nested section follows the line that names it; `<name>` is a key of your own.",
+        "Sections of `params.yaml`. A nested section follows the line that names it; `<name>` is a key of your own,",
+        "`[]` an entry of a list.",
+        "A change in the section of a stage makes that stage stale; the last sections make none stale. Besides,",
+        "`seed` (of all random choices) is an input of every stage, and `profile` names the folders of outputs.",
     ]
     for stage in STAGES:
-        config_class = importlib.import_module(f"jobs.{stage}").Config
-        rows = [
-            (f"`{one.path}`", one.meaning, one.type, "must be given" if one.default is None else one.default)
-            for one in documented_parameters(config_class)
-        ]
-        title = f"## {stage}" + (
-            "" if parameter_section(stage) == stage else f" (section `{parameter_section(stage)}`)"
-        )
-        lines += ["", title, "", *table(("parameter", "meaning", "type", "default"), rows)]
+        section = parameter_section(stage)
+        title = stage + ("" if section == stage else f" (section `{section}`)")
+        lines += section_of(title, importlib.import_module(f"jobs.{stage}").Config)
+    for name, config_class in OTHER_SECTIONS.items():
+        lines += section_of(name, config_class)
     return text_of(lines)
+
+
+def settings_page() -> str:
+    lines = [
+        "# Settings of a site",
+        "",
+        "Files in `infra/`. No stage reads them, so changing one makes none stale.",
+    ]
+    for file, config_class in SETTINGS.items():
+        lines += section_of(file, config_class)
+    return text_of(lines)
+
+
+def section_of(title: str, config_class: type[BaseModel]) -> list[str]:
+    rows = [
+        (f"`{one.path}`", one.meaning, one.type, "must be given" if one.default is None else one.default)
+        for one in documented_parameters(config_class)
+    ]
+    return ["", f"## {title}", "", *table(("name", "meaning", "type", "default"), rows)]
 
 
 def assets_page(definitions: dg.Definitions, lineage: Lineage) -> str:
@@ -112,7 +153,7 @@ def automation_page(definitions: dg.Definitions) -> str:
         for one in sorted(repository.schedule_defs, key=lambda one: one.name)
     ]
     sensors = [
-        (f"`{one.name}`", f"{one.minimum_interval_seconds} s", one.description)
+        (f"`{one.name}`", f"{one.minimum_interval_seconds} s", one.description or AUTOMATION_SENSOR)
         for one in sorted(repository.sensor_defs, key=lambda one: one.name)
     ]
     lines = ["# Jobs, schedules and sensors", "", "## Jobs", "", *table(("job", "does"), jobs)]

@@ -40,7 +40,8 @@ WorkTree = Literal["shared", "staged"]
 class Needs(JobConfig):
     """What one job asks a machine or cluster for.
 
-    gpus, cpus, memory_gb: of each node. hours: the time limit. launcher: for this stage instead of the common one.
+    gpus, cpus, memory_gb: of each node. nodes: that the job runs on. hours: the time limit.
+    launcher: for this stage instead of the common one.
     """
 
     gpus: NonNegativeInt = 0

@@ -10,11 +10,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 ANY_KEY = "<name>"
+LISTS = (list, tuple, frozenset)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """path: dotted, below the stage's section of params.yaml; `<name>` stands for any key of a mapping.
+    """path: dotted, below the stage's section of params.yaml; `<name>` stands for any key of a mapping, `[]` for any
+    entry of a list.
 
     meaning: with its unit; empty where nobody has written it down. default: None where it must be given.
     """
@@ -44,7 +46,7 @@ def _sections(annotation: Any, path: str) -> Iterator[tuple[str, type[BaseModel]
         yield path, annotation
         return
     origin = typing.get_origin(annotation)
-    below = path if origin not in (dict, list, tuple, frozenset) else f"{path}.{ANY_KEY}"
+    below = f"{path}.{ANY_KEY}" if origin is dict else f"{path}[]" if origin in LISTS else path
     for argument in typing.get_args(annotation):
         yield from _sections(argument, below)
 
@@ -77,7 +79,7 @@ def _type_name(annotation: Any) -> str:
         return _type_name(arguments[0])
     if origin is dict:
         return f"{_type_name(arguments[1])} by name"
-    if origin in (list, tuple, frozenset):
+    if origin in LISTS:
         return f"list of {_type_name(arguments[0])}"
     return " | ".join(dict.fromkeys(_type_name(one) for one in arguments)) or str(annotation)
 

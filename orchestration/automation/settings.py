@@ -42,7 +42,7 @@ class Retrying(_Section):
 
 
 class Age(_Section):
-    """Days since an asset was last materialized."""
+    """warn, fail: days since an asset was last materialized, after which it is shown as ageing and as too old."""
 
     warn: PositiveInt
     fail: PositiveInt
@@ -55,6 +55,8 @@ class Age(_Section):
 
 
 class Automation(_Section):
+    """new_data: when to look for it. retraining: when it is due. retrying: of failed runs."""
+
     new_data: NewData
     retraining: Retraining
     retrying: Retrying

@@ -47,7 +47,11 @@ USER_IN_URL = re.compile(r"^\w+://[^/]*@")
 
 
 class StagingSettings(BaseModel):
-    """`infra/staging/settings.yaml`, which says what each means."""
+    """`infra/staging/settings.yaml`.
+
+    exchange: s3://BUCKET/PREFIX or the absolute path of a folder, where orders, logs, checkpoints and results pass.
+    repository: git URL that nodes clone from; null: the commit goes through the exchange.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

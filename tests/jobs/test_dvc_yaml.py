@@ -1,5 +1,6 @@
 """`dvc.yaml` says of each stage exactly what it reads and where it writes."""
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import yaml
 
 from jobs.altollm_training import DEEPSPEED_FOLDER
 from jobs.runner.import_closure import declared_code
-from jobs.runner.layout import STAGES, StageAddress, output_folder, stage_of_path
+from jobs.runner.layout import STAGES, StageAddress, output_folder, parameter_section, stage_of_path
 from jobs.runner.lineage import code_version, read_lineage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,3 +63,15 @@ def test_every_parameter_key_exists_in_the_base_profile(stage: str) -> None:
     for key in ENTRIES[stage]["params"]:
         if isinstance(key, str):
             look_up(base, key.split(".${")[0])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_parameter_of_a_stage_reaches_its_job(stage: str) -> None:
+    """A job gets exactly the parameters that its stage lists."""
+    section = parameter_section(stage)
+    listed = [key for key in ENTRIES[stage]["params"] if isinstance(key, str)]
+    fields = importlib.import_module(f"jobs.{stage}").Config.model_fields
+    reached = {
+        name for name in fields for key in listed if key == section or key.startswith(f"{section}.{name}")
+    }
+    assert reached == set(fields)

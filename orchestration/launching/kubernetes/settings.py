@@ -22,7 +22,11 @@ def _absolute(path: PurePosixPath) -> PurePosixPath:
 
 
 class Volume(JobConfig):
-    """A PersistentVolumeClaim and where jobs find it. sub_path: a folder of it instead of the whole."""
+    """A PersistentVolumeClaim and where jobs find it.
+
+    claim: its name. path: where it is mounted. sub_path: a folder of it instead of the whole.
+    read_only: jobs may not write there.
+    """
 
     claim: Name
     path: Annotated[PurePosixPath, AfterValidator(_absolute)]
@@ -31,7 +35,10 @@ class Volume(JobConfig):
 
 
 class Toleration(JobConfig):
-    """A taint of nodes that jobs put up with. Without value: whatever its value."""
+    """A taint of nodes that jobs put up with.
+
+    key: of the taint. value: of the taint; null: whatever it is. effect: of the taint; null: any.
+    """
 
     key: LabelName
     value: LabelValue | None = None
@@ -39,11 +46,16 @@ class Toleration(JobConfig):
 
 
 class KubernetesSettings(JobConfig):
-    """context: of the kubeconfig; None for its current one, or the service account of the pod that we run in.
+    """namespace: where jobs are made.
+    context: of the kubeconfig; None for its current one, or the service account of the pod that we run in.
 
     image: of jobs (infra/containers); it has `python` with all packages on its search path.
+    image_pull_policy: of Kubernetes. image_pull_secrets: Secrets with the log-in to the registry.
     several_nodes: what a job on several nodes is, an indexed Job or a Kubeflow PyTorchJob.
     service: without address; gives the pods of an indexed Job the names by which they meet.
+    service_account: that pods of jobs have. priority_class: of pods; null: the cluster's default.
+    gpu_resource: name under which nodes offer GPUs.
+    node_selector: labels a node must have. tolerations: taints of nodes that jobs put up with.
     volumes: one of them holds the work tree, at the path that it has here, where `resources.work_tree` is shared.
     runtime_class: that gives containers GPUs, where it is not the default.
     secrets: Secrets of the namespace whose keys become environment variables of jobs. variables: that are no secrets.

@@ -36,7 +36,10 @@ Folder = Annotated[Path, AfterValidator(_mountable)]
 
 
 class Queue(JobConfig):
-    """Where jobs of a kind go; null: the site's default. constraint: features a node must have."""
+    """Where jobs of a kind go; null: the site's default.
+
+    partition, account, qos: as sbatch takes them. constraint: features a node must have.
+    """
 
     partition: Name | None = None
     account: Name | None = None
@@ -61,6 +64,7 @@ class SlurmSettings(JobConfig):
 
     cpu, gpu: where jobs without and with GPUs go. gpu_type: in `--gres=gpu:<type>:<count>`.
     python: on the nodes, or in the container; null: that of the submitting process, under the same path.
+    container: that jobs run in; null: in none.
     warning_seconds: from the signal that lets a job save a checkpoint to its time limit.
     requeues: how often a job that was told to stop is put back into the queue.
     seconds_between_looks: at each job's state.
