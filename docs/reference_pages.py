@@ -16,6 +16,7 @@ from jobs.runner.layout import STAGES, parameter_section, project_root
 from jobs.runner.lineage import Lineage, read_lineage
 from jobs.runner.parameters import documented_parameters
 from orchestration.automation.settings import Automation
+from orchestration.housekeeping.settings import Retention
 from orchestration.launching.kubernetes.settings import KubernetesSettings
 from orchestration.launching.slurm.settings import SlurmSettings
 from orchestration.launching.staged import StagingSettings
@@ -30,6 +31,7 @@ OTHER_SECTIONS: dict[str, type[BaseModel]] = {
 # What a site sets up, by file.
 SETTINGS: dict[str, type[BaseModel]] = {
     "infra/automation.yaml": Automation,
+    "infra/retention.yaml": Retention,
     "infra/slurm/settings.yaml": SlurmSettings,
     "infra/kubernetes/settings.yaml": KubernetesSettings,
     "infra/staging/settings.yaml": StagingSettings,

@@ -25,9 +25,7 @@ class _Section(BaseModel):
 
 
 class Kept(_Section):
-    """Something of this kind is deleted when it is older than that, and nothing refers to it."""
-
-    days: PositiveFloat
+    days: PositiveFloat = Field(description="older than that, it is deleted where nothing refers to it")
 
 
 class KeptRuns(Kept):
