@@ -9,7 +9,7 @@ from orchestration.housekeeping.settings import Retention, read_retention
 
 
 def housekeeping_job(root: Path) -> dg.JobDefinition:
-    @dg.op(name="housekeeping")
+    @dg.op
     def look_and_delete(context: dg.OpExecutionContext) -> dg.Output[str]:
         # What it looks with takes seconds to import, and every run loads this module.
         from orchestration.housekeeping.run import keep_house
