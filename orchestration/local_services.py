@@ -17,6 +17,7 @@ from data_contracts.errors import InputError
 from jobs.runner.registry import REGISTERED_MODELS, register_recorded
 from jobs.runner.staleness import lineage_state
 from jobs.runner.tracking import send_kept, trouble, use_project_store
+from orchestration.left_out import standing
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -58,8 +59,7 @@ def bring_mlflow_up_to_date(root: Path, instance: "dg.DagsterInstance") -> Itera
     for name in send_kept(root):
         yield f"what {name} could not send before"
     states = lineage_state(root)
-    fresh = {str(state.address) for state in states if state.plan == "does_not_run"}
-    if not fresh.issuperset(REGISTERED_MODELS):
+    if not {str(address) for address in standing(states)}.issuperset(REGISTERED_MODELS):
         yield "nothing to register, the models are not up to date"
         return
     versions = register_recorded(root, states)

@@ -1,6 +1,7 @@
 """The end of a run whose result must not be used."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from jobs.runner.job_spec import JobSpec
@@ -20,9 +21,14 @@ class CheckFailed(Exception):
     def of(cls, spec: JobSpec) -> "CheckFailed":
         """From the rejected result that the job left."""
         report = json.loads((spec.rejected / "report.json").read_text())
-        failed = [check for check in report["checks"] if check["blocking"] and not check["passed"]]
-        reasons = "; ".join(f"{check['name']}: {check['reason']}" for check in failed)
         return cls(
-            f"{spec.address}: blocking check failed, nothing recorded ({reasons}). Result kept in {spec.rejected}",
+            f"{spec.address}: blocking check failed, nothing recorded ({failed_checks(report)})."
+            f" Result kept in {spec.rejected}",
             report,
         )
+
+
+def failed_checks(report: Mapping[str, Any]) -> str:
+    """Name and reason of each blocking check that failed."""
+    failed = [check for check in report["checks"] if check["blocking"] and not check["passed"]]
+    return "; ".join(f"{check['name']}: {check['reason']}" for check in failed)

@@ -33,6 +33,8 @@ STAGES_IN_SEVERAL_PROCESSES = (
     "benchmark",
 )
 
+REJECTED = "rejected"  # in a work folder: the result of a run whose blocking check failed
+
 LauncherName = Literal["local", "slurm", "kubernetes"]
 WorkTree = Literal["shared", "staged"]
 
@@ -155,8 +157,7 @@ class JobSpec(BaseModel):
 
     @property
     def rejected(self) -> Path:
-        """Result of a run whose blocking check failed."""
-        return self.work / "rejected"
+        return self.work / REJECTED
 
     @property
     def state(self) -> Path:

@@ -373,7 +373,7 @@ def input_hashes(stage: PipelineStage) -> dict[str, str]:
     hashes: dict[str, str] = {}
     for dependency in stage.deps:
         if isinstance(dependency, ParamsDependency):
-            for key, value in dependency.hash_info.value.items():
+            for key, value in (dependency.hash_info.value or {}).items():
                 hashes[f"{dependency.def_path}:{key}"] = value_hash(value)
         else:
             hashes[dependency.def_path] = str(dependency.hash_info.value)

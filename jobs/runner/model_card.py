@@ -114,7 +114,7 @@ def model_card(lineage: Lineage, found: Sequence[StageState], address: StageAddr
         made[one]
         for one, state in states.items()
         if one.stage in MEASURING_STAGES
-        and state.plan == "does_not_run"
+        and state.stands
         and state.input_versions.get(address.stage) == of.data_version
     ]
     upstream = lineage.all_upstream(address.stage)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from data_contracts.errors import InputError
 from jobs.runner.experiments import committed_versions
 from jobs.runner.layout import StageAddress, output_folder
-from jobs.runner.ledger import Ledger, Recorded
+from jobs.runner.ledger import Recorded
 from jobs.runner.lineage import Lineage, read_lineage
 from jobs.runner.model_card import ModelCard, model_card
 from jobs.runner.stage_lock import StageLock
@@ -65,9 +65,7 @@ def register(
     client: Any, lineage: Lineage, states: Sequence[StageState], address: StageAddress, model: str
 ) -> RegisteredVersion:
     root, profile = lineage.root, lineage.profile
-    recorded = Ledger(root).current(address)
-    if recorded is None:
-        raise InputError(f"{address} has no up-to-date result: run it before registering")
+    recorded = recorded_version(states, address)
     ensure_model(client, model)
     known = find_version(client, model, recorded.data_version)
     if known is None:
@@ -94,7 +92,7 @@ def register(
             "profile": profile,
             "git_commit": run.data.tags.get("git_commit", ""),
             "parameters": f"runs:/{run.info.run_id}/params.yaml",
-            **trained_on(root, address),
+            **trained_on(states, address),
         },
     )
     registered = RegisteredVersion(
@@ -207,14 +205,19 @@ def find_version(client: Any, model: str, data_version: str) -> RegisteredVersio
     return None
 
 
-def trained_on(root: Path, address: StageAddress) -> dict[str, str]:
+def trained_on(states: Sequence[StageState], address: StageAddress) -> dict[str, str]:
     """Which mask tokenizer a language model's mask tokens belong to."""
     if address.stage != "altollm_grpo":
         return {}
-    tokenizer = Ledger(root).current(TOKENIZER)
-    if tokenizer is None:
-        raise InputError("tokenizer_stage1_5 has no up-to-date result: run it before registering")
-    return {"tokenizer_data_version": tokenizer.data_version}
+    return {"tokenizer_data_version": recorded_version(states, TOKENIZER).data_version}
+
+
+def recorded_version(states: Sequence[StageState], address: StageAddress) -> Recorded:
+    """Raises InputError where what is recorded is not of code, parameters and inputs as they are."""
+    for state in states:
+        if state.address == address and state.recorded is not None and state.stands:
+            return state.recorded
+    raise InputError(f"{address} has no up-to-date result: run it before registering")
 
 
 def ensure_model(client: Any, model: str) -> None:

@@ -22,6 +22,7 @@ from jobs.runner.layout import StageAddress, stage_of_path
 from jobs.runner.ledger import Ledger, Recorded, fingerprint, recorded
 from jobs.runner.lineage import Lineage, Stage, read_lineage
 from jobs.runner.run import LastRun, read_last_run
+from jobs.runner.verdict import read_refusal
 
 Plan = Literal["runs", "runs_if_changed", "restored", "does_not_run"]
 
@@ -35,6 +36,7 @@ class StageState:
         with the same inputs; `does_not_run` otherwise.
     changes: why it is stale; empty for `does_not_run`, and for what only follows others.
     waits_for: the upstream addresses whose output may change.
+    refused: why the newest try with these inputs was refused (wrong input, a blocking check); empty where it was not.
     recorded: the ledger entry; None where there is none.
     input_versions: upstream stage -> hash of what was read of it, as recorded.
     versions_read: upstream address -> data version that the recorded run read; empty where it was made elsewhere.
@@ -45,6 +47,7 @@ class StageState:
     plan: Plan
     changes: tuple[Change, ...] = ()
     waits_for: tuple[StageAddress, ...] = ()
+    refused: str = ""
     recorded: Recorded | None
     input_versions: Mapping[str, str]
     versions_read: Mapping[str, str] = field(default_factory=dict)
@@ -54,10 +57,17 @@ class StageState:
     def why(self) -> str:
         """One line for people; empty where nothing is to be done."""
         reasons = ", ".join(map(str, self.changes))
+        if self.refused:
+            reasons += f"; refused when it last ran: {self.refused}"
         if self.plan != "runs_if_changed":
             return reasons
         condition = f"if the output of {shortened(self.waits_for)} changes"
         return f"{condition} (otherwise restored: {reasons})" if reasons else condition
+
+    @property
+    def stands(self) -> bool:
+        """Whether what is recorded belongs to code, parameters and inputs as they are, unless an input will change."""
+        return self.recorded is not None and not self.changes
 
 
 def shortened(addresses: tuple[StageAddress, ...], most: int = 3) -> str:
@@ -140,11 +150,16 @@ class _Forecast:
             plan=plan,
             changes=tuple(changes),
             waits_for=waits_for,
+            refused=self._refusal(stage, address) if plan == "runs" else "",
             recorded=entry,
             input_versions=input_versions,
             versions_read=made_here.inputs if made_here else {},
             last_run=last_run,
         )
+
+    def _refusal(self, stage: PipelineStage, address: StageAddress) -> str:
+        """stage: with the inputs and parameters that it would run with now, which `cached_output` has left in it."""
+        return read_refusal(self._lineage.root / ".work" / address.folder_name / fingerprint(stage))
 
     def _upstream(self, declared: Stage, address: StageAddress) -> list[StageAddress]:
         return [

@@ -5,14 +5,15 @@ import shutil
 from pathlib import Path
 
 from data_contracts.errors import InputError
-from jobs.runner.check_failed import CheckFailed
-from jobs.runner.job_spec import JobSpec
+from jobs.runner.check_failed import CheckFailed, failed_checks
+from jobs.runner.job_spec import REJECTED, JobSpec
 from jobs.runner.stopping import STATUS_STOPPED
 from jobs.runner.whole_file import write_whole
 
 STATUS_DIED, STATUS_WRONG_INPUT, STATUS_CHECK_FAILED = 1, 2, 3
 # Of a job without a shared work tree, which may be able to say no more than this (as in sysexits.h).
 STATUS_STORAGE_LOST, STATUS_NO_EXCHANGE = 69, 77
+WRONG_INPUT = "wrong_input.txt"  # in a work folder
 
 
 class JobDied(Exception):
@@ -85,8 +86,16 @@ def raise_verdict(spec: JobSpec, ended: str) -> None:
     raise JobDied(f"{spec.address}: the job {ended}")
 
 
+def read_refusal(work: Path) -> str:
+    """Why the job of a work folder would end the same again (wrong input, a failed check); empty where it would not."""
+    if (wrong_input := work / WRONG_INPUT).exists():
+        return wrong_input.read_text()
+    report = work / REJECTED / "report.json"
+    return failed_checks(json.loads(report.read_text())) if report.exists() else ""
+
+
 def _wrong_input(spec: JobSpec) -> Path:
-    return spec.work / "wrong_input.txt"
+    return spec.work / WRONG_INPUT
 
 
 def _finished(spec: JobSpec) -> Path:

@@ -8,6 +8,7 @@ from jobs.runner.ledger import value_hash
 from jobs.runner.run import read_report
 from jobs.runner.staleness import StageState
 from orchestration.jobs import RETRAINING
+from orchestration.left_out import left_out
 
 TRAINED_ON = {"prepare_sa1b": "tokenizer_stage1", "prepare_referring": "altollm_sft"}
 
@@ -25,7 +26,7 @@ def decide(states: Sequence[StageState]) -> Decision:
     """For the schedule: retrain if any stage of the retraining is stale on the data that is ready.
 
     A partition that was never prepared (its contract failed, or it is being acquired) is left out. One that was, and
-    is stale now, is waited for: what would be trained on it would be stale as soon as it has run.
+    is stale now, is waited for: what would be trained without it would be stale as soon as it has run.
     """
     data = [state for state in states if state.address.stage in TRAINED_ON]
     for stage in TRAINED_ON:
@@ -37,11 +38,11 @@ def decide(states: Sequence[StageState]) -> Decision:
     stale = [
         state for state in states if state.address.stage in RETRAINING and state.plan in ("runs", "restored")
     ]
-    never = [state for state in data if not state.recorded]
-    left_out = f"; left out, as it was never prepared: {_addresses(never)}" if never else ""
+    without = ", ".join(f"{address} ({why})" for address, why in left_out(states).items())
+    left = f"; left out: {without}" if without else ""
     if not stale:
-        return Decision(start=False, reason=f"nothing changed since the last retraining{left_out}")
-    return Decision(start=True, reason=f"{_named(stale)}{left_out}", key=_key(stale, data))
+        return Decision(start=False, reason=f"nothing changed since the last retraining{left}")
+    return Decision(start=True, reason=f"{_named(stale)}{left}", key=_key(stale, data))
 
 
 def decide_on_new_data(root: Path, profile: str, states: Sequence[StageState], enough: int) -> Decision:
@@ -82,7 +83,3 @@ def _key(stale: Sequence[StageState], data: Sequence[StageState]) -> str:
 def _named(states: Sequence[StageState], most: int = 3) -> str:
     shown = [f"{state.address} ({state.why})" for state in states[:most]]
     return ", ".join(shown) + (f" and {len(states) - most} more" if len(states) > most else "")
-
-
-def _addresses(states: Sequence[StageState]) -> str:
-    return ", ".join(str(state.address) for state in states)

@@ -19,6 +19,7 @@ from jobs.runner.run import read_report
 from jobs.runner.stage_lock import StageLock
 from jobs.runner.staleness import StageState, lineage_state
 from jobs.runner.worker import parse_config
+from orchestration.left_out import left_out, standing
 from orchestration.promotion.champion import ALTOLLM, ROLLED_BACK, Registry
 from orchestration.promotion.evidence import Measured, findings_against
 from orchestration.promotion.rules import Finding, PromotionRules, compare_with_baselines
@@ -44,7 +45,9 @@ class Decision:
     def summary(self) -> str:
         against = f"champion {self.champion}" if self.champion else "the baselines (there is no champion)"
         verdict = "is better than" if self.better else "is not shown to be better than"
-        return f"{ALTOLLM} {self.challenger} {verdict} {against}"
+        without = ", ".join(f"{one.subject} ({one.found})" for one in self.findings if one.left_out)
+        left = f"; not trained on {without}" if without else ""
+        return f"{ALTOLLM} {self.challenger} {verdict} {against}{left}"
 
 
 def decide(root: Path) -> Decision:
@@ -80,7 +83,7 @@ def _decide(lineage: Lineage, registry: Registry) -> Decision:
         raise InputError(f"no version of {ALTOLLM} is registered as {CHALLENGER}: run `alto sync`")
     champion = registry.version(ALTOLLM, CHAMPION)
     same = champion is not None and champion.version == challenger.version
-    states = [state for state in lineage_state(lineage.root) if state.address.stage in MEASURED]
+    states = lineage_state(lineage.root)
     findings = [
         *_recorded_findings(states, challenger.tags.get("data_version")),
         *_registered_findings(challenger),
@@ -104,9 +107,15 @@ def _decide(lineage: Lineage, registry: Registry) -> Decision:
 
 
 def _recorded_findings(states: list[StageState], registered: str | None) -> list[Finding]:
-    """Whether everything a decision rests on is recorded, up to date, and of the registered challenger."""
+    """Whether everything a decision rests on is recorded, up to date, and of the registered challenger.
+
+    A model is held to the data that it was trained on: what was left out is named, and no reason to refuse.
+    """
     findings = []
+    without, up_to_date = left_out(states), standing(states)
     for state in states:
+        if state.address.stage not in MEASURED:
+            continue
         if state.address.stage == "altollm_grpo":
             same = state.recorded is not None and state.recorded.data_version == registered
             findings.append(
@@ -117,7 +126,17 @@ def _recorded_findings(states: list[StageState], registered: str | None) -> list
                     passed=same,
                 )
             )
-        if state.plan != "does_not_run" or state.recorded is None:
+        if why := without.get(state.address):
+            findings.append(
+                Finding(
+                    subject=str(state.address),
+                    rule="listed, and the challenger was not trained on it",
+                    found=why,
+                    passed=True,
+                    left_out=True,
+                )
+            )
+        elif state.address not in up_to_date:
             findings.append(
                 Finding(
                     subject=str(state.address),

@@ -41,12 +41,16 @@ class PromotionRules(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the table that a decision comes with. subject: a benchmark, stage or model."""
+    """One line of the table that a decision comes with. subject: a benchmark, stage or model.
+
+    left_out: it stands in nobody's way, and nobody should overlook it: data that the challenger was not trained on.
+    """
 
     subject: str
     rule: str
     found: str
     passed: bool
+    left_out: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

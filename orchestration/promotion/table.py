@@ -8,9 +8,15 @@ COLUMNS = ("", "about", "rule", "found")
 
 
 def rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
-    """What failed comes first."""
-    ordered = sorted(findings, key=lambda finding: finding.passed)
-    return [("ok" if one.passed else "NO", one.subject, one.rule, one.found) for one in ordered]
+    """What failed comes first, then what was left out."""
+    ordered = sorted(findings, key=lambda finding: (finding.passed, not finding.left_out))
+    return [(_verdict(one), one.subject, one.rule, one.found) for one in ordered]
+
+
+def _verdict(finding: Finding) -> str:
+    if finding.left_out:
+        return "left out"
+    return "ok" if finding.passed else "NO"
 
 
 def text_table(findings: Sequence[Finding]) -> str:

@@ -14,13 +14,15 @@ def result(root: Path, stage: str, partition: str | None) -> str:
     profile = parameters["profile"]
 
     def output_of(upstream: str) -> str:
-        folder = root / ("models" if upstream == "tokenizer_stage1" else "data") / profile / upstream
+        folder = root / ("data" if upstream.endswith("_referring") else "models") / profile / upstream
         files = [folder / partition / "result.txt"] if partition else sorted(folder.rglob("result.txt"))
         return "".join(file.read_text() for file in files)
 
     def constant(path: str) -> str:
         return (root / path).read_text().splitlines()[0]
 
+    if stage == "base_weights":
+        return parameters[stage]["folder"]
     if stage == "acquire_referring":
         return (root / "raw" / f"{partition}.txt").read_text()
     seed, shared = parameters["seed"], constant("code/shared/text.py")
@@ -29,7 +31,8 @@ def result(root: Path, stage: str, partition: str | None) -> str:
         made = output_of("acquire_referring").lower() + settings["suffix"]
         return f"{made} {constant('code/prepare.py')} {shared} {seed}\n"
     if stage == "tokenizer_stage1":
-        return f"{len(output_of('prepare_referring')) // parameters[stage]['round_to']} {shared} {seed}\n"
+        rows = len(output_of("prepare_referring")) // parameters[stage]["round_to"]
+        return f"{rows} from {output_of('base_weights')} {shared} {seed}\n"
     if stage == "altollm_sft":
         return output_of("prepare_referring") + output_of("tokenizer_stage1")
     return f"report on {output_of('tokenizer_stage1')}"

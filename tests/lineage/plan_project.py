@@ -1,6 +1,7 @@
-"""A lineage of five stages whose jobs take milliseconds, and the two doors into it.
+"""A lineage of six stages whose jobs take milliseconds, and the two doors into it.
 
-raw file → acquire_referring → prepare_referring ┬→ tokenizer_stage1 ┬→ tokenizer_benchmark
+                                  base_weights ──┐
+raw file → acquire_referring → prepare_referring ┼→ tokenizer_stage1 ┬→ tokenizer_benchmark
              (a data set each)                   └───────────────────┴→ altollm_sft
 """
 
@@ -26,6 +27,7 @@ from tests.lineage import plan_job
 
 DATASETS = ("a", "b")
 FOLDERS = {
+    "base_weights": "models",
     "acquire_referring": "data",
     "prepare_referring": "data",
     "tokenizer_stage1": "models",
@@ -33,13 +35,15 @@ FOLDERS = {
     "tokenizer_benchmark": "reports",
 }
 PREPARED, TOKENIZER = "data/${profile}/prepare_referring", "models/${profile}/tokenizer_stage1"
+BASE_WEIGHTS = "models/${profile}/base_weights"
 READS = {
-    "acquire_referring": (["raw/${item.dataset}.txt"], []),
+    "base_weights": ([], ["base_weights"]),
+    "acquire_referring": (["raw/${item.dataset}.txt"], ["acquire_referring.datasets.${item.dataset}"]),
     "prepare_referring": (
         ["code/prepare.py", "code/shared", "data/${profile}/acquire_referring/${item.dataset}"],
         ["prepare_referring.datasets.${item.dataset}"],
     ),
-    "tokenizer_stage1": (["code/shared", PREPARED], ["tokenizer_stage1"]),
+    "tokenizer_stage1": (["code/shared", PREPARED, BASE_WEIGHTS], ["tokenizer_stage1"]),
     "altollm_sft": ([PREPARED, TOKENIZER], []),
     "tokenizer_benchmark": ([TOKENIZER], []),
 }
@@ -59,6 +63,8 @@ def create(root: Path) -> Path:
         "profile": "toy",
         "seed": 1,
         "resources": {"needs": {"default": {"cpus": 1}}},
+        "base_weights": {"folder": "champion-1", "licence": "none"},
+        "acquire_referring": {"datasets": {name: {"version": "1"} for name in DATASETS}},
         "prepare_referring": {"datasets": datasets},
         "tokenizer_stage1": {"round_to": 10, "note": "none"},
     }

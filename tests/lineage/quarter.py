@@ -1,85 +1,114 @@
-"""A project whose jobs are stand-ins that take milliseconds, driven by its own sensors and schedule, week by week."""
+"""A project of profile smoke, driven by its own sensors and schedule, week by week.
 
-import json
+Data is acquired and prepared for real. Models are stand-ins that take milliseconds, but for weeks that are to be real.
+"""
+
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import yaml
 
-from jobs.runner.check_failed import CheckFailed
+from alto_models.data.shards import ShardRows
+from alto_models.tokenizer.config import TokenizerConfig
+from data_contracts.schemas import REFERRING_SCHEMA
+from jobs import benchmark
+from jobs.acquisition.sa1b_writer import write_shard
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.stage_lock import StageLock
+from jobs.runner.verdict import forget_verdict
+from jobs.runner.worker import execute, refuse_failed_checks
+from jobs.sample_scenes.scene import Scene, SceneConfig, draw_scene
+from jobs.sample_scenes.seeds import scene_rng
+from jobs.serving.package import package_segmenter
 from orchestration import definitions as code_location
+from orchestration.launching.session import StageLauncher
 from orchestration.partitions import add_missing_batches
 from orchestration.promotion.champion import ALTOLLM, CHAMPION, Registry
-from tests.benchmarks.scale_project import checks_of
+from tests.jobs.benchmark_example import config, known_systems, stage_context
 from tests.lineage.project import copy_repository
+from tests.lineage.stand_ins import leave_result
+from tests.lineage.test_damaged_data import damage_first_image
 from tests.orchestration.promotion.answers import write_answers
 
 MONDAY = datetime(2030, 1, 7, 3, tzinfo=UTC)
-BROKEN = b"broken"  # content of a shard that breaks its contract
+IMAGES = 12  # of a shard
+REAL_IN_EVERY_WEEK = (
+    *("acquire_sa1b", "prepare_sa1b", "acquire_referring", "prepare_referring"),
+    *("acquire_benchmark", "prepare_benchmark", "base_weights"),
+)
 RULES = {"gains": ["giou"], "max_loss": {"giou": 0.01}, "max_slowdown": None, "resamples": 200}
 
 
 @dataclass
 class World:
-    """What the stand-ins do at present. iou: of the trained model's answers. ran: addresses, since last asked."""
+    """What jobs do at present.
 
-    answers: Path
+    real: whether every job is the real one, in a process of its own. iou: of a stand-in's answers. diverges: whether
+    its training does. ran: addresses, since last asked.
+    """
+
+    scratch: Path
+    real: bool = False
     iou: float = 0.5
     diverges: bool = False
     ran: list[str] = field(default_factory=list)
 
     def launch_for(self, context: dg.AssetExecutionContext) -> Any:
+        really = StageLauncher().launch_for(context)
+
         def launch(spec: JobSpec, lock: StageLock) -> None:
             self.ran.append(str(spec.address))
-            broken = any(BROKEN in file.read_bytes() for file in shards_of(spec))
-            refused = broken or (spec.stage == "altollm_sft" and self.diverges)
-            shutil.rmtree(spec.staging, ignore_errors=True)
-            spec.staging.mkdir(parents=True)
-            leave_result(spec, refused)
-            if spec.stage == "benchmark":
-                write_answers(self.answers, spec.staging, self.iou)
-            if refused:
-                shutil.rmtree(spec.rejected, ignore_errors=True)
-                spec.staging.rename(spec.rejected)
-                raise CheckFailed.of(spec)
+            if self.real:
+                really(spec, lock)
+            elif spec.stage in REAL_IN_EVERY_WEEK:
+                forget_verdict(spec)
+                execute(spec)
+            else:
+                self.stand_in(spec)
 
         return launch
 
+    def stand_in(self, spec: JobSpec) -> None:
+        report = leave_result(spec, passed=not (self.diverges and spec.stage == "altollm_sft"))
+        if spec.stage == "benchmark":
+            write_answers(self.measured(spec), spec.staging, self.iou)
+        refuse_failed_checks(spec, report)
 
-def shards_of(spec: JobSpec) -> list[Path]:
-    if spec.stage != "prepare_sa1b":
-        return []
-    return list((spec.inputs["acquire_sa1b"] / str(spec.partition)).glob("*.tar"))
+    def measured(self, spec: JobSpec) -> Path:
+        """Answers of known systems to the questions that a real model is asked, too."""
+        folder = self.scratch / "measured"
+        if not folder.exists():
+            context = stage_context(folder, "benchmark", spec.partition)
+            rows = ShardRows(spec.inputs["prepare_benchmark"] / str(spec.partition), REFERRING_SCHEMA, None)
+            benchmark.compare_systems(rows, known_systems(), TokenizerConfig(), config(), context)
+        return folder / "output"
 
-
-def leave_result(spec: JobSpec, refused: bool) -> None:
-    """A result that differs with parameters and inputs; a shard is its own file."""
-    (spec.staging / "result.json").write_text(json.dumps([spec.fingerprint]))
-    if spec.stage == "acquire_sa1b":
-        for shard in spec.partition_items:
-            shutil.copy(Path(spec.parameters["folder"], shard), spec.staging / shard)
-    checks = [
-        {"name": name, "passed": not refused, "blocking": True, "reason": "as the test says", "details": {}}
-        for name in checks_of(spec.stage)
-    ]
-    report = {"figures": {"rows_accepted": 100}, "checks": checks}
-    (spec.staging / "report.json").write_text(json.dumps(report))
+    def package(self, altollm: Path, tokenizer: Path, to: Path) -> None:
+        """What is registered of a model."""
+        if self.real:
+            package_segmenter(altollm, tokenizer, to)
+        else:
+            shutil.copytree(altollm, to)
 
 
 @dataclass
 class Week:
-    """ran: addresses whose job was started. said: why a retraining was started or not. champion: version after it."""
+    """ran: addresses whose job was started. said: why a retraining was started or not. champion: version after it.
+
+    failed: job -> what its run says. decided: the sentence of each promotion.
+    """
 
     ran: list[str]
     said: str
     champion: str | None
-    failed: list[str]
+    failed: dict[str, str]
+    decided: list[str]
 
 
 class Quarter:
@@ -89,15 +118,16 @@ class Quarter:
         self.root, self.instance, self.world = root, instance, world
         self.week = 0
         self.definitions = code_location.build_definitions(root)
-        self.failed: list[str] = []
+        self.failed: dict[str, str] = {}
+        self.decided: list[str] = []
 
-    def add_shard(self, content: bytes) -> None:
-        (self.root / "shards" / f"sa_{self.week + 1:06d}.tar").write_bytes(content)
+    def add_shard(self, broken: bool = False) -> None:
+        draw_shard(self.root, self.week + 1, broken)
 
     def go_on(self) -> Week:
         """A week: new shards, what failed, the tick of the schedule, and what follows."""
         self.world.ran.clear()
-        self.failed = []
+        self.failed, self.decided = {}, []
         self._look("new_shards", "sa1b_data")
         self._look("retry_failed", "")
         schedule = self.definitions.resolve_schedule_def("weekly_retraining")
@@ -106,11 +136,16 @@ class Quarter:
             dg.build_schedule_context(self.instance, scheduled_execution_time=moment)
         )
         for request in tick.run_requests or []:
-            if self._run("retraining", request):
-                self._evaluate_and_report()
+            self._run("retraining", request)
         said = tick.skip_message or (tick.run_requests or [])[0].tags["alto/why"]
         self.week += 1
-        return Week(ran=list(self.world.ran), said=said, champion=self.champion(), failed=self.failed)
+        return Week(
+            ran=list(self.world.ran),
+            said=said,
+            champion=self.champion(),
+            failed=self.failed,
+            decided=self.decided,
+        )
 
     def _look(self, sensor: str, job: str) -> None:
         definition = self.definitions.resolve_sensor_def(sensor)
@@ -122,40 +157,90 @@ class Quarter:
         for request in ticked.run_requests or []:
             self._run(request.job_name or job, request)
 
-    def _evaluate_and_report(self) -> None:
-        """As the sensors that follow a run ask for."""
-        for benchmark in ("scenes",):
-            if not self._run("evaluation", dg.RunRequest(partition_key=benchmark)):
-                return
-        self._run("reporting", dg.RunRequest())
+    def _follow(self, job: str, result: dg.ExecuteInProcessResult) -> None:
+        """What the sensors that look for the end of a run ask for."""
+        if job not in FOLLOWED:
+            return
+        sensor, following = FOLLOWED[job]
+        context = dg.build_run_status_sensor_context(
+            sensor, result.get_run_success_event(), self.instance, result.dagster_run
+        )
+        asked = self.definitions.resolve_sensor_def(sensor)(context)
+        for request in [asked] if isinstance(asked, dg.RunRequest) else asked:
+            self._run(following, request)
 
-    def _run(self, job: str, request: dg.RunRequest) -> bool:
+    def _run(self, job: str, request: dg.RunRequest) -> None:
         result = self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance,
             partition_key=request.partition_key,
             tags=dict(request.tags),
             raise_on_error=False,
         )
-        if not result.success:
-            self.failed.append(job)
-        return result.success
+        if result.success:
+            self._follow(job, result)
+        else:
+            self.failed[job] = "; ".join(map(failure, result.filter_events(lambda one: one.is_step_failure)))
+        if "promotion" in {key.to_user_string() for key in materialized(result)}:
+            (event,) = result.asset_materializations_for_node("promotion")
+            self.decided.append(str(event.metadata["decision"].value))
 
     def champion(self) -> str | None:
         version = Registry(self.root).version(ALTOLLM, CHAMPION)
         return None if version is None else str(version.version)
 
 
+FOLLOWED = {
+    "retraining": ("evaluate_after_retraining", "evaluation"),
+    "evaluation": ("report_after_evaluation", "reporting"),
+}
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> list[dg.AssetKey]:
+    return [event.asset_key for event in result.get_asset_materialization_events() if event.asset_key]
+
+
+def failure(event: dg.DagsterEvent) -> str:
+    """What the step says, or the error that it did not expect."""
+    data = event.step_failure_data
+    if data.user_failure_data:
+        return str(data.user_failure_data.description)
+    error = data.error
+    while error and error.cause:
+        error = error.cause
+    return error.message if error else ""
+
+
+def draw_shard(root: Path, number: int, broken: bool = False) -> None:
+    """A shard in the folder; of a broken one, the masks of an image are not what they are said to be."""
+    path = root / "shards" / f"sa_{number:06d}.tar"
+
+    def scenes() -> Iterator[tuple[Scene, np.random.Generator]]:
+        for index in range(IMAGES):
+            rng = scene_rng(7, path.name, index)
+            yield draw_scene(rng, SceneConfig()), rng
+
+    drawn = root / "drawn" / path.name if broken else path
+    drawn.parent.mkdir(exist_ok=True)
+    write_shard(scenes(), drawn)
+    if broken:
+        damage_first_image(drawn, path)
+
+
 def create(root: Path) -> None:
-    """Profile smoke, one shard in a folder, and settings by which nothing waits."""
+    """One shard in a folder, one training set, and settings by which nothing waits."""
     copy_repository(root)
     (root / "shards").mkdir()
-    (root / "shards" / "sa_000000.tar").write_bytes(b"first")
+    draw_shard(root, 0)
     for name, changes in {
         "params.yaml": {
             "acquire_sa1b": {"source": "folder", "folder": str(root / "shards")},
+            "benchmark": {"limit": None},
             "promotion": RULES,
         },
-        "partitions.yaml": {"sa1b": {"batches": ["batch_000"], "shards": {"batch_000": ["sa_000000.tar"]}}},
+        "partitions.yaml": {
+            "sa1b": {"batches": ["batch_000"], "shards": {"batch_000": ["sa_000000.tar"]}},
+            "referring": {"datasets": ["refcoco"]},
+        },
         "infra/automation.yaml": {
             "new_data": {"seconds_between_looks": 60, "settled_seconds": 0},
             "retrying": {"times": 2, "after_minutes": 0},
@@ -163,7 +248,7 @@ def create(root: Path) -> None:
     }.items():
         content = yaml.safe_load((root / name).read_text())
         for key, value in changes.items():
-            content[key] = content[key] | value if key == "promotion" else value
+            content[key] = content[key] | value
         (root / name).write_text(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -180,4 +265,4 @@ def prepare_data(quarter: Quarter) -> None:
     for job in order:
         for address in lineage.stage(first[job]).addresses:
             quarter._run(job, dg.RunRequest(partition_key=address.partition))
-    assert quarter.failed == []
+    assert quarter.failed == {}

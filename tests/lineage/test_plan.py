@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
+from jobs.runner.lineage import read_lineage
 from orchestration.plan import PlanTable, make_plan
 from tests.lineage import plan_project
 from tests.lineage.plan_project import DOORS, data_versions, jobs_run, set_parameters
@@ -15,7 +16,7 @@ from tests.lineage.plan_project import DOORS, data_versions, jobs_run, set_param
 pytestmark = pytest.mark.slow
 A, B = "prepare_referring@a", "prepare_referring@b"
 DATA = ("acquire_referring@a", "acquire_referring@b", A, B)
-EVERYTHING = (*DATA, "tokenizer_stage1", "altollm_sft", "tokenizer_benchmark")
+EVERYTHING = ("base_weights", *DATA, "tokenizer_stage1", "altollm_sft", "tokenizer_benchmark")
 Words = dict[str, str]
 NOTHING: Words = {}
 
@@ -82,12 +83,20 @@ def upper_case(root: Path) -> None:
     path.write_text(path.read_text().upper())
 
 
-def add_partition(root: Path) -> None:
-    (root / "raw" / "c.txt").write_text("raw c is longer than the others\n")
-    parameters = json.loads((root / "params.yaml").read_text())
-    parameters["prepare_referring"]["datasets"]["c"] = {"suffix": "prepared"}
-    (root / "params.yaml").write_text(json.dumps(parameters))
-    (root / "partitions.yaml").write_text(yaml.safe_dump({"referring": {"datasets": ["a", "b", "c"]}}))
+def add_partition(name: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        (root / "raw" / f"{name}.txt").write_text(f"raw {name} is longer than the others\n")
+        parameters = json.loads((root / "params.yaml").read_text())
+        parameters["acquire_referring"]["datasets"][name] = {"version": "1"}
+        parameters["prepare_referring"]["datasets"][name] = {"suffix": "prepared"}
+        (root / "params.yaml").write_text(json.dumps(parameters))
+        list_partitions(root, [*read_lineage(root).stage("prepare_referring").partitions, name])
+
+    return change
+
+
+def list_partitions(root: Path, names: Sequence[str]) -> None:
+    (root / "partitions.yaml").write_text(yaml.safe_dump({"referring": {"datasets": list(names)}}))
 
 
 FOLLOWERS = {"altollm_sft": "runs_if_changed", "tokenizer_benchmark": "runs_if_changed"}
@@ -132,6 +141,30 @@ CHANGES: dict[str, tuple[Callable[[Path], None], Words, str, list[str]]] = {
         "code/shared",
         [A, B, "tokenizer_stage1"],
     ),
+    "version of a data set": (
+        parameters(acquire_referring__datasets__a__version="2"),
+        {"acquire_referring@a": "runs", A: "runs_if_changed", **TRAINING},
+        "acquire_referring.datasets.a.version: 1 → 2",
+        ["acquire_referring@a"],  # the same files under another version
+    ),
+    "base weights": (
+        parameters(base_weights__folder="champion-2"),
+        {"base_weights": "runs", **TRAINING},
+        "base_weights.folder: champion-1 → champion-2",
+        ["base_weights", "tokenizer_stage1", "altollm_sft", "tokenizer_benchmark"],
+    ),
+    "what is said of the base weights": (
+        parameters(base_weights__licence="Apache-2.0"),
+        {"base_weights": "runs", **TRAINING},
+        "base_weights.licence: none → Apache-2.0",
+        ["base_weights"],
+    ),
+    "code of a shared module": (
+        lambda root: (root / "code/shared/text.py").write_text("VERSION = 2\n"),
+        {A: "runs", B: "runs", "tokenizer_stage1": "runs", **FOLLOWERS},
+        "code/shared",
+        [A, B, "tokenizer_stage1", "altollm_sft", "tokenizer_benchmark"],
+    ),
     "raw data file": (
         upper_case,
         {"acquire_referring@a": "runs", A: "runs_if_changed", **TRAINING},
@@ -164,7 +197,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], Words, str, list[str]]] = {
         [A, B],
     ),
     "new partition": (
-        add_partition,
+        add_partition("c"),
         {"acquire_referring@c": "runs", "prepare_referring@c": "runs", **TRAINING},
         "prepare_referring@c has never run",
         [
@@ -190,6 +223,21 @@ def test_kind_of_change(project: tuple[str, Path], kind: str) -> None:
         list(words.values()).count(word) for word in ("runs", "runs_if_changed")
     )
     assert sorted(happens_as_planned(door, root, plan)) == sorted(expected)
+
+
+def test_partition_taken_off_the_list(project: tuple[str, Path]) -> None:
+    """What it left is read as long as it lies there; without it, what was trained before it came is restored."""
+    door, root = project
+    before = read_lineage(root).stage("prepare_referring").partitions
+    add_partition("z")(root)
+    happens_as_planned(door, root, make_plan(root))
+    list_partitions(root, before)
+    assert happens_as_planned(door, root, make_plan(root)) == []
+    remove("data/toy/prepare_referring/z")(root)
+    plan = make_plan(root)
+    words = {row.address: row.plan for row in plan.rows if row.plan != "does_not_run"}
+    assert words == dict.fromkeys(("tokenizer_stage1", *FOLLOWERS), "restored")
+    assert happens_as_planned(door, root, plan) == []
 
 
 def test_switched_profile_and_back(project: tuple[str, Path]) -> None:

@@ -1,6 +1,8 @@
 """When the pipeline acts by itself, and what it says when it does not."""
 
+import asyncio
 import os
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +10,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.definitions.freshness_evaluator import FRESHNESS_EVALUATORS_BY_POLICY_TYPE
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.test_utils import freeze_time
 
 from data_contracts.errors import InputError
 from jobs.runner.changes import Change
@@ -68,12 +74,26 @@ def test_a_batch_that_broke_its_contract_is_left_out() -> None:
     broken = state("prepare_sa1b@c", "runs", version=None)
     decision = decide(lineage(c=broken, tokenizer=state("tokenizer_stage1", "runs_if_changed")))
     assert not decision.start
-    assert decision.reason.endswith("left out, as it was never prepared: prepare_sa1b@c")
+    assert decision.reason.endswith("; left out: prepare_sa1b@c (never prepared)")
     assert decide(
         lineage(
             c=broken, b=state("prepare_sa1b@b", version="v2"), tokenizer=state("tokenizer_stage1", "runs")
         )
     ).start
+
+
+def test_why_data_was_refused_is_said() -> None:
+    refused = state("prepare_sa1b@c", "runs", version=None, refused="contract: 7 of 9 rows quarantined")
+    assert decide(lineage(c=refused)).reason == (
+        "nothing changed since the last retraining; left out: prepare_sa1b@c"
+        " (refused: contract: 7 of 9 rows quarantined)"
+    )
+    newest = state("prepare_sa1b@a", "runs", refused="contract: 7 of 9 rows quarantined")
+    waiting = decide(lineage(a=newest, tokenizer=state("tokenizer_stage1", "runs_if_changed")))
+    assert waiting.reason == (
+        "data is to be brought up to date first: prepare_sa1b@a"
+        " (x.steps: 1 → 2; refused when it last ran: contract: 7 of 9 rows quarantined)"
+    )
 
 
 def test_stale_data_is_waited_for() -> None:
@@ -162,6 +182,22 @@ def test_conditions_and_freshness_are_those_of_the_settings(project: Path) -> No
         assert (node.automation_condition is not None) == (
             name in ("prepare_sa1b", "prepare_referring", "prepare_benchmark")
         ), name
+
+
+@pytest.mark.parametrize(
+    ("days", "shown"), [(13, FreshnessState.PASS), (15, FreshnessState.WARN), (29, FreshnessState.FAIL)]
+)
+def test_a_model_that_grows_old_is_shown_so(project: Path, days: int, shown: FreshnessState) -> None:
+    """By the judge that Dagster's daemon asks, `days` after the model was made."""
+    node = build_definitions(project).resolve_asset_graph().get(dg.AssetKey("altollm_grpo"))
+    judge = FRESHNESS_EVALUATORS_BY_POLICY_TYPE[type(node.freshness_policy)]()
+    with dg.instance_for_test() as instance:
+        context = LoadingContextForTest(instance)
+        assert asyncio.run(judge.evaluate_freshness(context, node)) == FreshnessState.UNKNOWN
+        instance.report_runless_asset_event(dg.AssetMaterialization("altollm_grpo"))
+        with freeze_time(time.time() + days * 24 * 3600):
+            context = LoadingContextForTest(instance)
+            assert asyncio.run(judge.evaluate_freshness(context, node)) == shown
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from jobs.benchmarking.results import ADAPTIVE, METRICS_FILE, SAMPLES_FILE, Benc
 from jobs.benchmarking.speed import SPEED_FILE, Speed, Timed
 from jobs.benchmarking.vqa import ask_and_score
 from jobs.benchmarking.vqa_results import VQA_SAMPLES_FILE
+from jobs.runner.changes import Change
 from jobs.runner.layout import StageAddress
 from jobs.runner.ledger import Recorded
 from jobs.runner.lineage import Lineage, Stage
@@ -35,6 +35,7 @@ from jobs.runner.staleness import StageState
 from orchestration.promotion import champion as champion_module
 from orchestration.promotion import decision as decisions
 from orchestration.promotion.champion import ALTOLLM, CHAMPION_FILE, TOKENIZER, Registry
+from orchestration.promotion.table import text_table
 from orchestration.report.champion import view_champion
 from tests.jobs.benchmark_example import config, stage_context
 from tests.jobs.test_benchmark import run_benchmark
@@ -110,10 +111,19 @@ def lineage(root: Path, *benchmarks: str) -> Lineage:
     return Lineage(root=root, profile="smoke", stages=(stage,))
 
 
-def state(data_version: str, plan: str = "does_not_run") -> StageState:
-    address = StageAddress("altollm_grpo")
-    recorded = Recorded(address=address, data_version=data_version, entry_hash="e", how="unchanged")
-    return StageState(address=address, plan=plan, recorded=recorded, input_versions={})  # type: ignore[arg-type]
+def state(
+    data_version: str | None, plan: str = "does_not_run", of: str = "altollm_grpo", **others: Any
+) -> StageState:
+    address = StageAddress.parse(of)
+    recorded = (
+        Recorded(address=address, data_version=data_version, entry_hash="e", how="unchanged")
+        if data_version
+        else None
+    )
+    changes = (Change(kind="code", subject="jobs/x.py", after="changed"),) if plan == "runs" else ()
+    return StageState(
+        address=address, plan=plan, changes=changes, recorded=recorded, input_versions={}, **others
+    )  # type: ignore[arg-type]
 
 
 def challenge(root: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
@@ -188,6 +198,42 @@ def test_what_is_not_recorded_and_current_is_refused(
     decision = decisions.promote(root)
     assert [finding.rule for finding in decision.findings if not finding.passed] == [rule]
     assert champions(root) == (None, None, {})
+
+
+BATCH = "prepare_sa1b@batch_007"
+
+
+@pytest.mark.parametrize(
+    ("batch", "why"),
+    [
+        (state(None, "runs", BATCH, refused="contract: 7 of 9 rows"), "refused: contract: 7 of 9 rows"),
+        (state("d1", "runs", BATCH, refused="contract: 7 of 9 rows"), "refused: contract: 7 of 9 rows"),
+        (state(None, "runs", BATCH), "never prepared"),
+        (state("d1", "runs", BATCH), None),
+    ],
+    ids=["refused", "newest version refused", "never prepared", "stale"],
+)
+def test_a_model_is_held_to_the_data_it_was_trained_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch, batch: StageState, why: str | None
+) -> None:
+    """What was not trained on is named, and does not stand in the way; what is stale does."""
+    challenge(root, monkeypatch, "1")
+    follows = state("m0", "runs_if_changed", "tokenizer_stage1", waits_for=(batch.address,))
+    model = state("m1", "runs_if_changed", waits_for=(follows.address,))
+    monkeypatch.setattr(decisions, "lineage_state", lambda _: [batch, follows, model])
+    decision = decisions.promote(root)
+    if why is None:
+        failed = [(one.subject, one.rule) for one in decision.findings if not one.passed]
+        assert failed == [(BATCH, "up to date"), ("altollm_grpo", "up to date")]
+        assert champions(root) == (None, None, {})
+        return
+    assert decision.better
+    assert text_table(decision.findings).splitlines()[1].split() == [
+        *("left", "out", BATCH),
+        *f"listed, and the challenger was not trained on it {why}".split(),
+    ]
+    assert decision.summary.endswith(f"; not trained on {BATCH} ({why})")
+    assert_consistent(root, "1", "1")
 
 
 def test_part_of_a_benchmark_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +481,7 @@ def test_data_a_champion_was_trained_on_is_pinned_and_comes_back_with_it(
     statistics = {"distributions": {}, "shares": {"no_target": 0.25}, "categories": {}}
     (folder / "statistics.json").write_text(json.dumps(statistics))
     challenge(root, monkeypatch, "2")
-    data = replace(state("d7"), address=batch)
+    data = state("d7", of=str(batch))
     monkeypatch.setattr(decisions, "lineage_state", lambda _: [data, state("m2")])
     change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     assert decisions.promote(root).better
