@@ -126,6 +126,35 @@ def report(
     print(write_report(enter_project(), given))
 
 
+@app.command()
+def compare(
+    before: Annotated[
+        str,
+        typer.Argument(
+            help="altollm/3, altollm@champion, alto-tokenizer/2, an experiment, a revision, workspace."
+        ),
+    ] = "altollm@champion",
+    after: Annotated[str, typer.Argument(help="The same; differences are this one less the first.")] = (
+        "altollm@challenger"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file with all of it, and answers as pictures.")
+    ] = None,
+    fetch: Annotated[bool, typer.Option(help="Bring results that only the DVC remote has.")] = False,
+) -> None:
+    """Compare two versions: parameters, data, code, figures with intervals, answers."""
+    from orchestration.comparison.comparison import compare as compare_versions
+    from orchestration.comparison.page import write_page
+    from orchestration.comparison.table import text_table
+
+    page = None if out is None else out.absolute()
+    comparison = compare_versions(enter_project(), before, after, fetch)
+    print(text_table(comparison))
+    if page is not None:
+        write_page(comparison, page)
+        print(f"\n{page}")
+
+
 @app.command(name="warm-start")
 def warm_start() -> None:
     """Let the next training start from the champion's weights: writes base_weights in params.yaml."""

@@ -66,7 +66,6 @@ def find_folder(model: str, downloads: Path) -> Path:
     if not model.startswith(URI_PREFIX):
         return Path(model)
     with registry_for(model):
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow.artifacts import download_artifacts
 
         folder = Path(download_artifacts(artifact_uri=model, dst_path=str(downloads)))

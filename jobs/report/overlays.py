@@ -39,9 +39,18 @@ class Sample:
 def sample_panels(
     image: bytes, target_counts: str | None, predicted_counts: str | None, ignore_counts: str | None = None
 ) -> bytes:
-    """PNG of three panels; a mask that is None is empty. Masks have the image's own size.
+    """PNG of image, truth and prediction, as `mask_panels` draws them."""
+    return mask_panels(
+        image, ((target_counts, TRUTH_COLOUR), (predicted_counts, PREDICTION_COLOUR)), ignore_counts
+    )
 
-    Pixels that count neither way are hatched in truth and prediction.
+
+def mask_panels(
+    image: bytes, drawn: Sequence[tuple[str | None, tuple[int, int, int]]], ignore_counts: str | None
+) -> bytes:
+    """PNG of the image, and beside it each mask in its colour; one that is None is empty.
+
+    Masks have the image's own size. Pixels that count neither way are hatched in all of them.
     """
     with Image.open(io.BytesIO(image)) as opened:
         picture = opened.convert("RGB")
@@ -49,12 +58,13 @@ def sample_panels(
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     enlarged = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
     height, width = picture.height, picture.width
-    truth = _tinted(enlarged, _resized(target_counts, height, width, size), TRUTH_COLOUR)
-    prediction = _tinted(enlarged, _resized(predicted_counts, height, width, size), PREDICTION_COLOUR)
     hatched = _resized(ignore_counts, height, width, size) & _hatching(size)
-    panels = [enlarged, *(np.where(hatched[..., None], np.uint8(0), each) for each in (truth, prediction))]
     gap = np.full((size[1], GAP, 3), 255, np.uint8)
-    joined = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
+    panels = [enlarged]
+    for counts, colour in drawn:
+        tinted = _tinted(enlarged, _resized(counts, height, width, size), colour)
+        panels += [gap, np.where(hatched[..., None], np.uint8(0), tinted)]
+    joined = np.concatenate(panels, axis=1)
     return _small_png(Image.fromarray(joined))
 
 

@@ -30,6 +30,8 @@ REGISTRATION = (
     "registration"  # held meanwhile, for a version that is to become challenger must not be deleted
 )
 CHALLENGER, CHAMPION = "challenger", "champion"  # aliases
+PARAMETERS_FILE, LEDGER_FILE = "params.yaml", "dvc.lock"  # kept with every version
+LEDGER_TAG = "ledger"  # hash of the one that is kept
 IMPORTED = "imported"  # stands for a profile where a checkpoint has none
 
 
@@ -75,13 +77,13 @@ def register(
         raise InputError(f"{address} cannot be registered: its output is not here; `dvc pull {output}`")
     card = model_card(lineage, states, address)
     if known is not None:
-        describe(client, known, card)
+        describe(client, root, known, card)
         client.set_registered_model_alias(model, CHALLENGER, known.version)
         return known
     run = source_run(client, root, recorded, profile)
     with TemporaryDirectory() as scratch:
         client.log_artifacts(run.info.run_id, str(artifact_folder(root, profile, address, scratch)), "model")
-    client.log_artifact(run.info.run_id, str(root / "params.yaml"))
+    client.log_artifact(run.info.run_id, str(root / PARAMETERS_FILE))
     version = client.create_model_version(
         model,
         source=f"{run.info.artifact_uri}/model",
@@ -91,14 +93,14 @@ def register(
             "stage": address.stage,
             "profile": profile,
             "git_commit": run.data.tags.get("git_commit", ""),
-            "parameters": f"runs:/{run.info.run_id}/params.yaml",
+            "parameters": f"runs:/{run.info.run_id}/{PARAMETERS_FILE}",
             **trained_on(states, address),
         },
     )
     registered = RegisteredVersion(
         model=model, version=version.version, data_version=recorded.data_version, how="registered"
     )
-    describe(client, registered, card)
+    describe(client, root, registered, card)
     client.set_registered_model_alias(model, CHALLENGER, version.version)
     return registered
 
@@ -135,11 +137,15 @@ def runs_of(client: Any, profile: str, made: Recorded) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id], filters))
 
 
-def describe(client: Any, version: RegisteredVersion, card: ModelCard) -> None:
-    """Bring card and tags of a version up to date: benchmarks run after it was registered."""
-    known = client.update_model_version(version.model, version.version, card.text()).tags
-    for name, value in card.tags().items():
-        if known.get(name) != value:
+def describe(client: Any, root: Path, version: RegisteredVersion, card: ModelCard) -> None:
+    """Bring card, ledger and tags of a version up to date: benchmarks run after it was registered."""
+    known = client.update_model_version(version.model, version.version, card.text())
+    ledger = root / LEDGER_FILE
+    tags = card.tags() | {LEDGER_TAG: content_hash([ledger])}
+    if known.tags.get(LEDGER_TAG) != tags[LEDGER_TAG]:
+        client.log_artifact(known.run_id, str(ledger))
+    for name, value in tags.items():
+        if known.tags.get(name) != value:
             client.set_model_version_tag(version.model, version.version, name, value)
 
 

@@ -44,6 +44,12 @@ class Registry:
             number = registered[0].aliases.get(alias) if registered else None
             return None if number is None else self.client.get_model_version(model, number)
 
+    def numbered(self, model: str, number: str) -> Any | None:
+        """A version by its number; None where there is none."""
+        with _answering():
+            found = self.client.search_model_versions(f"name = '{model}' and version_number = {int(number)}")
+            return found[0] if found else None
+
     def tokenizer_of(self, altollm: Any) -> Any:
         """The registered mask tokenizer that an `altollm` version was trained on."""
         wanted = altollm.tags.get("tokenizer_data_version")
@@ -118,14 +124,14 @@ class Registry:
 
     def _data_of(self, version: Any) -> str | None:
         """What a champion was trained on; None for one from before this was kept."""
-        path = self._artifact(version, DATA_ARTIFACT)
+        path = self.artifact(version, DATA_ARTIFACT)
         return None if path is None else path.decode()
 
     def kept(self, version: Any, benchmark: str, file: str) -> bytes | None:
         """A file of the results that a champion was crowned with; None where it has none of that name."""
-        return self._artifact(version, f"benchmarks/{benchmark}/{file}")
+        return self.artifact(version, f"benchmarks/{benchmark}/{file}")
 
-    def _artifact(self, version: Any, name: str) -> bytes | None:
+    def artifact(self, version: Any, name: str) -> bytes | None:
         """A file kept with a version; None where there is none."""
         with _answering(), tempfile.TemporaryDirectory() as scratch:
             found = self.client.list_artifacts(version.run_id, str(PurePosixPath(name).parent))

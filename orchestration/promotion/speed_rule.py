@@ -13,6 +13,10 @@ from orchestration.promotion.rules import Finding
 WAY_OUT = "or set promotion.max_slowdown to null"
 
 
+class NotComparable(Exception):
+    """Why two times say nothing about each other."""
+
+
 def compare_speed(
     benchmark: str, ours: Speed | None, theirs: Speed | None, run: tuple[str, str], max_slowdown: float
 ) -> Finding:
@@ -26,18 +30,25 @@ def compare_speed(
         return finding(f"not measured here: `dvc repro -f -s benchmark@{benchmark}`, {WAY_OUT}")
     if theirs is None:
         return finding(f"not comparable: no times are kept with the champion; {WAY_OUT}")
+    try:
+        slower = slowdown(ours, theirs, run)
+    except NotComparable as error:
+        return finding(f"not comparable: {error}; {WAY_OUT}")
+    return finding(f"{slower:.2f} times", slower <= 1 + max_slowdown)
+
+
+def slowdown(ours: Speed, theirs: Speed, run: tuple[str, str]) -> float:
+    """Seconds an answer, ours over theirs, median over shards. Raises NotComparable."""
     challenger, champion = _of_run(ours, run), _of_run(theirs, run)
     here, there = ({one.machine for one in timed} for timed in (challenger, champion))
     if here != there or len(here) != 1:
-        on = " and ".join(sorted(here))
-        return finding(f"not comparable: on {on}, the champion on {' and '.join(sorted(there))}; {WAY_OUT}")
+        raise NotComparable(f"on {' and '.join(sorted(here))}, the other on {' and '.join(sorted(there))}")
     if [one.answers for one in challenger] != [one.answers for one in champion]:
-        return finding(f"not comparable: the shards have changed; {WAY_OUT}")
-    slower = median(
+        raise NotComparable("the shards have changed")
+    return median(
         mine.compared_seconds / before.compared_seconds
         for mine, before in zip(challenger, champion, strict=True)
     )
-    return finding(f"{slower:.2f} times", slower <= 1 + max_slowdown)
 
 
 def _of_run(speed: Speed, run: tuple[str, str]) -> Sequence[Timed]:

@@ -161,7 +161,7 @@ def compared_speed(ours: Speed | None, theirs: Speed | None) -> Finding:
         (speed(2.0, 2.0, 2.0), True, "1.00 times"),
         (speed(2.9, 2.9, 9.0), True, "1.45 times"),  # one shard met something else
         (speed(3.1, 3.1, 2.0), False, "1.55 times"),
-        (speed(1.0, 1.0, 1.0, machine="GPU B"), False, "not comparable: on GPU B, the champion on GPU A"),
+        (speed(1.0, 1.0, 1.0, machine="GPU B"), False, "not comparable: on GPU B, the other on GPU A"),
         (speed(1.0, 1.0), False, "not comparable: the shards have changed"),
         (None, False, "not measured here"),
     ],

@@ -1,0 +1,1 @@
+"""Two versions side by side: parameters, data, code, figures and answers."""
