@@ -8,6 +8,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -42,7 +43,8 @@ WorkTree = Literal["shared", "staged"]
 class Needs(JobConfig):
     """What one job asks a machine or cluster for.
 
-    gpus, cpus, memory_gb: of each node. nodes: that the job runs on. hours: the time limit.
+    gpus, cpus, memory_gb: of each node. disk_gb: free space, on the file systems of work folder and output, without
+        which the job does not begin. nodes: that the job runs on. hours: the time limit.
     launcher: for this stage instead of the common one.
     """
 
@@ -50,6 +52,7 @@ class Needs(JobConfig):
     nodes: PositiveInt = 1
     cpus: PositiveInt = 1
     memory_gb: PositiveFloat = 4.0
+    disk_gb: NonNegativeFloat = 1.0
     hours: PositiveFloat = 24.0
     launcher: LauncherName | None = None
 
