@@ -10,6 +10,7 @@ from pathlib import Path
 from data_contracts.errors import InputError, JobStopped
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig
+from jobs.runner.disk_space import DiskTooSmall
 from jobs.runner.exchange import Unreachable
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import StageAddress, parameter_section, project_root
@@ -42,6 +43,7 @@ from jobs.runner.worker import execute
 
 STATUS: dict[type[BaseException], int] = {
     JobDied: STATUS_DIED,
+    DiskTooSmall: STATUS_DIED,
     InputError: STATUS_WRONG_INPUT,
     CheckFailed: STATUS_CHECK_FAILED,
     InputsMoved: 4,

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from data_contracts.errors import InputError, JobStopped
 from jobs.runner.check_failed import CheckFailed
 from jobs.runner.context import JobConfig, StageContext, StageReport
+from jobs.runner.disk_space import DiskTooSmall, require_disk_space
 from jobs.runner.environment import write_environment
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import parameter_section
@@ -25,6 +26,7 @@ from jobs.runner.stopping import STATUS_STOPPED, this_process
 from jobs.runner.tracking import tracked_run
 from jobs.runner.verdict import (
     STATUS_CHECK_FAILED,
+    STATUS_DIED,
     STATUS_WRONG_INPUT,
     forget_stopped,
     leave_finished,
@@ -39,11 +41,13 @@ def execute(spec: JobSpec) -> StageReport:
     """Run the job; its output and `report.json` are complete in `spec.staging` afterwards.
 
     Of several processes that torchrun started, each calls this; all but the first leave nothing.
-    Raises InputError for wrong parameters or data, CheckFailed for a failed blocking check.
+    Raises InputError for wrong parameters or data, CheckFailed for a failed blocking check, DiskTooSmall.
     """
     module = importlib.import_module(f"jobs.{spec.stage}")
     config = parse_config(module.Config, parameter_section(spec.stage), spec.parameters)
     make_arithmetic_repeatable(max(1, spec.needs.cpus // processes_of_this_node()))
+    if launched_rank() == 0:
+        require_disk_space(spec)
     with joined_processes():
         if launched_rank() > 0:
             with scratch_folder(spec) as folder:
@@ -150,6 +154,9 @@ def main() -> int:
         leave_stopped(spec, str(stopped))
         print(stopped, file=sys.stderr)
         return STATUS_STOPPED
+    except DiskTooSmall as error:
+        print(f"error: {error}", file=sys.stderr)
+        return STATUS_DIED
     except (InputError, CheckFailed) as error:
         leave_verdict(spec, error)
         print(f"error: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from jobs.runner.disk_space import TOO_LITTLE
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.verdict import STATUS_NO_EXCHANGE, STATUS_STORAGE_LOST, JobDied
 from orchestration.launching.interface import JobPhase, JobStatus
@@ -35,7 +36,7 @@ class Cause(Enum):
     DISK_FULL = (
         "found the disk full",
         False,
-        "Free space, then run again: it goes on from its last whole checkpoint.",
+        "Free space (`alto housekeeping`), then run again: it goes on from its last whole checkpoint.",
     )
     STORAGE_LOST = "lost its object storage", True, "It goes on from its checkpoint when the storage answers."
     NO_EXCHANGE = (
@@ -73,7 +74,9 @@ STATUSES = {
 SIGNS = {
     Cause.GPU_OUT_OF_MEMORY: r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED",
     Cause.OUT_OF_MEMORY: r"MemoryError\b|can't allocate memory|Cannot allocate memory|std::bad_alloc|[Oo]ut.of.memory",
-    Cause.DISK_FULL: r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing|unexpected pos",
+    Cause.DISK_FULL: (
+        rf"{TOO_LITTLE}|No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing|unexpected pos"
+    ),
     Cause.KILLED: r"process \d+ ended first: SIGKILL",
     Cause.STORAGE_LOST: (
         r"EndpointConnectionError|ConnectTimeoutError|ReadTimeoutError|ConnectionClosedError|ServiceUnavailable|SlowDown"
