@@ -8,15 +8,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.benchmarking.results import SAMPLES_FILE
+from data_contracts.errors import InputError
+from jobs.benchmarking.results import SAMPLES_FILE, SAMPLES_SCHEMA
 from jobs.benchmarking.speed import SPEED_FILE, Speed
-from jobs.benchmarking.vqa_results import VQA_SAMPLES_FILE
+from jobs.benchmarking.vqa_results import VQA_SAMPLES_FILE, VQA_SAMPLES_SCHEMA
 from jobs.runner.layout import StageAddress
 from jobs.runner.run import last_run_folder
+from orchestration.comparison.figures import MASK_KEY
 from orchestration.comparison.outputs import RecordedOutputs
 from orchestration.comparison.versions import Version
 
 TOKENIZER_BENCHMARK = "tokenizer_benchmark"
+MASK_COLUMNS = {*MASK_KEY, "length", "iou", "boundary_iou"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,8 @@ class AnswerBook:
         masks = self._read(address, SAMPLES_FILE)
         words = self._read(address, VQA_SAMPLES_FILE) if masks is None else None
         return Answers(
-            masks=_table(masks),
-            words=_table(words),
+            masks=_table(masks, _never_null(SAMPLES_SCHEMA)),
+            words=_table(words, _never_null(VQA_SAMPLES_SCHEMA)),
             speed=None if masks is None else self._speed(name, masks),
             coverage=self._coverage(address, masks or words),
         )
@@ -51,7 +54,7 @@ class AnswerBook:
     def of_tokenizer(self) -> Answers:
         masks = self._read(TOKENIZER_BENCHMARK, SAMPLES_FILE)
         coverage = self._coverage(TOKENIZER_BENCHMARK, masks)
-        return Answers(masks=_table(masks), words=None, speed=None, coverage=coverage)
+        return Answers(masks=_table(masks, MASK_COLUMNS), words=None, speed=None, coverage=coverage)
 
     def _read(self, address: str, file: str) -> bytes | None:
         entry = self._version.measured(address)
@@ -89,5 +92,17 @@ class AnswerBook:
         )
 
 
-def _table(content: bytes | None) -> pd.DataFrame | None:
-    return None if content is None else pq.read_table(pa.BufferReader(content)).to_pandas()
+def _table(content: bytes | None, needed: set[str]) -> pd.DataFrame | None:
+    """Raises InputError where columns are missing."""
+    if content is None:
+        return None
+    table = pq.read_table(pa.BufferReader(content))
+    if missing := needed - set(table.column_names):
+        raise InputError(
+            f"answers of an earlier version of the pipeline lack {', '.join(sorted(missing))}: run the benchmarks again"
+        )
+    return table.to_pandas()
+
+
+def _never_null(schema: pa.Schema) -> set[str]:
+    return {field.name for field in schema if not field.nullable}

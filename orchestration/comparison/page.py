@@ -5,7 +5,7 @@ from pathlib import Path
 from jobs.pages.template import page_environment
 from jobs.runner.whole_file import write_whole
 from orchestration.comparison.comparison import Comparison
-from orchestration.comparison.table import data_cells, figure_cells, summary, title
+from orchestration.comparison.table import INTERVALS, data_cells, figure_cells, summary, title
 
 
 def render_page(comparison: Comparison) -> str:
@@ -14,6 +14,7 @@ def render_page(comparison: Comparison) -> str:
         comparison=comparison,
         summary=summary(comparison),
         title=title,
+        intervals=INTERVALS,
         data_cells=data_cells,
         figure_cells=figure_cells,
     )

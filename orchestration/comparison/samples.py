@@ -40,13 +40,15 @@ class Extremes:
 def find_extremes(
     benchmark: str, before: pd.DataFrame, after: pd.DataFrame, shards: Mapping[str, Path]
 ) -> Extremes | None:
-    """None where the two did not answer the same questions. before, after: tables of `SAMPLES_SCHEMA`, one prompt mode
-    each. shards: files of the prepared benchmark."""
+    """Of questions with a target; None where the two did not answer the same questions.
+
+    before, after: tables of `SAMPLES_SCHEMA`, one prompt mode each. shards: files of the prepared benchmark.
+    """
     first, second = (table.sort_values(QUESTION_KEY, ignore_index=True) for table in (before, after))
     if not first[QUESTION_KEY].equals(second[QUESTION_KEY]):
         return None
     ious = [sample_scores(table).iou for table in (first, second)]
-    gain = pd.Series(ious[1] - ious[0])
+    gain = pd.Series(ious[1] - ious[0])[~first["no_target"]]
     picked = {
         "gains": _first_of_each_image(gain[gain > 0].sort_values(ascending=False, kind="stable"), first),
         "losses": _first_of_each_image(gain[gain < 0].sort_values(kind="stable"), first),
@@ -58,11 +60,11 @@ def find_extremes(
         question, answer = first.iloc[row], second.iloc[row]
         image = images.get(question["image_id"])
         drawn = (
-            (_counts(question["target_counts"]), TRUTH_COLOUR),
-            (_counts(question["predicted_counts"]), PREDICTION_COLOUR),
-            (_counts(answer["predicted_counts"]), PREDICTION_COLOUR),
+            (_counts(question, "target_counts"), TRUTH_COLOUR),
+            (_counts(question, "predicted_counts"), PREDICTION_COLOUR),
+            (_counts(answer, "predicted_counts"), PREDICTION_COLOUR),
         )
-        ignored = _counts(question["ignore_counts"])
+        ignored = _counts(question, "ignore_counts")
         return ComparedSample(
             expression=question["expression"],
             image_id=question["image_id"],
@@ -89,8 +91,9 @@ def read_images(shards: Mapping[str, Path], wanted: set[str]) -> dict[str, bytes
     return images
 
 
-def _counts(value: object) -> str | None:
-    """Pandas has NaN for null."""
+def _counts(answer: pd.Series, column: str) -> str | None:
+    """Pandas has NaN for null; tables of earlier versions lack columns that may be null."""
+    value = answer.get(column)
     return value if isinstance(value, str) else None
 
 

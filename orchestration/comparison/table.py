@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jobs.report.labels import MODES
 from orchestration.comparison.comparison import Comparison
 from orchestration.comparison.differences import DataChange
-from orchestration.comparison.figures import Figure, Measurement
+from orchestration.comparison.figures import LEVEL, Figure, Measurement
 
 NOTHING = "–"
 SHORT = 12  # characters shown of a hash
@@ -20,11 +20,15 @@ NAMES = {
     "mean_length": "mean length, tokens",
 }
 COUNTED = {"mean_length"}  # not a share
+INTERVALS = (
+    f"Differences: second less first; in brackets the {100 * LEVEL:g} % interval of a paired bootstrap."
+)
 
 
 def text_table(comparison: Comparison) -> str:
     before, after, differences = comparison.before, comparison.after, comparison.differences
     lines = [f"{before.name}  →  {after.name}", summary(comparison), ""]
+    lines += [INTERVALS, ""] if any(one.figures for one in comparison.measurements) else []
     lines += [f"code      {_commit(before.commit)}  →  {_commit(after.commit)}"]
     lines += [f"  {one.path}: read by {', '.join(one.stages)}" for one in differences.code]
     lines += _section(

@@ -133,7 +133,7 @@ def test_answers_kept_with_a_champion_need_no_cache(
 
 def test_a_version_without_a_ledger_says_so(alto: Alto, root: Path) -> None:
     client = MlflowClient()
-    run = client.create_run("0")
+    run = client.create_run(client.get_experiment_by_name("alto").experiment_id)
     client.log_artifact(run.info.run_id, str(root / "params.yaml"))
     number = client.create_model_version(ALTOLLM, "x", run.info.run_id).version
     text = alto("compare", f"models:/{ALTOLLM}/{number}", "altollm/2").stdout
