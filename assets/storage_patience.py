@@ -1,30 +1,40 @@
-"""Dagster's database may be away while a job runs. What the run logs meanwhile is lost; how it ends must not be."""
+"""Dagster's database may be away while a job runs: a run waits for it, rather than to be given up.
+
+Dagster itself tries for some 10 s to connect, and then fails the run, be it over one line of its log.
+"""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import dagster as dg
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy.exc import SQLAlchemyError
 
 SECONDS_AWAY = 600.0
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_ATTEMPTS = 1.0
+ResultT = TypeVar("ResultT")
+
+
+def until_answered(action: Callable[[], ResultT]) -> ResultT:
+    """Repeat the action while the database is away, for SECONDS_AWAY at most; raises what it raises after that."""
+    deadline = time.monotonic() + SECONDS_AWAY
+    while True:
+        try:
+            return action()
+        except (SQLAlchemyError, DagsterPostgresException):
+            if time.monotonic() > deadline:
+                raise
+            print("waiting for Dagster's database", file=sys.stderr, flush=True)
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
 
 
 @contextmanager
 def answering_afterwards(instance: dg.DagsterInstance) -> Iterator[None]:
-    """However what is inside ends, go on when the instance's database answers, or has been away for SECONDS_AWAY.
-
-    Dagster drops a line of a log that it cannot write, but gives up a run whose end it cannot write.
-    """
+    """However what is inside ends, go on when the database can take down how it did."""
     try:
         yield
     finally:
-        deadline = time.monotonic() + SECONDS_AWAY
-        while time.monotonic() < deadline:
-            try:
-                instance.get_runs_count()
-                break
-            except Exception as error:  # whatever the database in use raises
-                print(f"waiting for Dagster's database ({type(error).__name__})", file=sys.stderr, flush=True)
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+        until_answered(lambda: instance.get_runs(limit=1))

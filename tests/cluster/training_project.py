@@ -174,6 +174,11 @@ class Project:
         found = list((self.root / ".work" / stage).glob("*/state/checkpoint.json"))
         return json.loads(found[0].read_text())[0] if found else 0
 
+    def run_statuses(self) -> list[str]:
+        """Of Dagster's runs, as Dagster keeps them; asking Dagster itself takes seconds each time."""
+        with sqlite3.connect(self.root.parent / "dagster/history/runs.db") as runs:
+            return [str(row[0]) for row in runs.execute("select status from runs order by id")]
+
     def mlflow_runs(self) -> list[Any]:
         from mlflow import MlflowClient
 
@@ -243,9 +248,8 @@ class Run:
         (self.project.root / "cancel").touch()
 
     def status(self) -> str:
-        """Of the newest Dagster run, as Dagster keeps it; asking Dagster itself takes seconds each time."""
-        with sqlite3.connect(self.project.root.parent / "dagster/history/runs.db") as runs:
-            return str(runs.execute("select status from runs order by id desc limit 1").fetchone()[0])
+        """Of the newest Dagster run."""
+        return self.project.run_statuses()[-1]
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:

@@ -38,11 +38,7 @@ class Site:
         """Environment of what runs the pipeline: Dagster's processes, jobs and the `alto` command."""
         return {
             **store_variables(self.folder, self.store),
-            "DAGSTER_POSTGRES_HOST": "127.0.0.1",
-            "DAGSTER_POSTGRES_PORT": str(self.postgres.port),
-            "DAGSTER_POSTGRES_USER": USER,
-            "DAGSTER_POSTGRES_PASSWORD": PASSWORD,
-            "DAGSTER_POSTGRES_DB": "dagster",
+            **dagster_variables(self.postgres),
             "DAGSTER_LOGS_BUCKET": "logs",
             "DAGSTER_LOGS_FOLDER": str(self.folder / "compute_logs"),
             "MLFLOW_TRACKING_URI": self.mlflow,
@@ -50,6 +46,16 @@ class Site:
             "MLFLOW_TRACKING_PASSWORD": PIPELINE_PASSWORD,
             "HF_TOKEN": TOKEN,
         }
+
+
+def dagster_variables(server: Postgres) -> dict[str, str]:
+    return {
+        "DAGSTER_POSTGRES_HOST": "127.0.0.1",
+        "DAGSTER_POSTGRES_PORT": str(server.port),
+        "DAGSTER_POSTGRES_USER": USER,
+        "DAGSTER_POSTGRES_PASSWORD": PASSWORD,
+        "DAGSTER_POSTGRES_DB": "dagster",
+    }
 
 
 def store_variables(folder: Path, store: str) -> dict[str, str]:

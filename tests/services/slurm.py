@@ -58,8 +58,8 @@ SlurmdPidFile={base}/%n.pid
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 SlurmdParameters=config_overrides
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first_port} CPUs=4 RealMemory=16000
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second_port} CPUs=4 RealMemory=16000
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first_port} CPUs={cpus} RealMemory=16000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second_port} CPUs={cpus} RealMemory=16000
 PartitionName=cpu Nodes=n[1-2] Default=YES MaxTime=INFINITE DefMemPerCPU=500 PriorityTier=1 GraceTime=5
 PartitionName=urgent Nodes=n[1-2] MaxTime=INFINITE DefMemPerCPU=500 PriorityTier=10
 """
@@ -85,11 +85,14 @@ class Slurm:
             line.split() for line in self.command("squeue", "-h", "-t", "all", "-o", "%i %T").splitlines()
         )
 
-    def pause_controller(self) -> None:
-        """As if its machine were away. It saves its state, which it otherwise does seconds after each change."""
+    def kill_controller(self, job: str) -> None:
+        """SIGKILL, when it has written down how the job is now: it does so some seconds after each change."""
+        before = time.time()
+        self.command("scontrol", "update", f"JobId={job}", "TimeLimit=20")
+        wait_for(lambda: (self.base / "controller" / "job_state").stat().st_mtime > before, self)
         controller = self._daemons.pop("slurmctld")
-        controller.terminate()
-        controller.wait(60)
+        controller.kill()
+        controller.wait()
 
     def start_controller(self) -> None:
         self._start("slurmctld", "slurmctld", "-D")
@@ -144,8 +147,11 @@ def program_path(name: str) -> str:
 
 
 @contextmanager
-def slurm() -> Iterator[Slurm]:
-    """Two idle nodes of 4 CPUs and 16 GB; jobs of partition `urgent` pre-empt those of `cpu`, the default."""
+def slurm(cpus: int = 4) -> Iterator[Slurm]:
+    """Two idle nodes of so many CPUs and 16 GB, whatever this machine has.
+
+    Jobs of partition `urgent` pre-empt those of `cpu`, the default.
+    """
     require_slurm()
     with ExitStack() as stack:
         base = Path(stack.enter_context(TemporaryDirectory(prefix="slurm-")))
@@ -154,6 +160,7 @@ def slurm() -> Iterator[Slurm]:
         (base / "slurm.conf").write_text(
             CONFIGURATION.format(
                 base=base,
+                cpus=cpus,
                 host=socket.gethostname().split(".")[0],
                 controller_port=ports[0],
                 first_port=ports[1],
