@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import dagster as dg
-from dagster_postgres.utils import DagsterPostgresException
-from sqlalchemy.exc import SQLAlchemyError
 
 SECONDS_AWAY = 600.0
 SECONDS_BETWEEN_ATTEMPTS = 1.0
@@ -24,8 +22,8 @@ def until_answered(action: Callable[[], ResultT]) -> ResultT:
     while True:
         try:
             return action()
-        except (SQLAlchemyError, DagsterPostgresException):
-            if time.monotonic() > deadline:
+        except Exception as error:
+            if not _of_the_database(error) or time.monotonic() > deadline:
                 raise
             print("waiting for Dagster's database", file=sys.stderr, flush=True)
             time.sleep(SECONDS_BETWEEN_ATTEMPTS)
@@ -38,3 +36,10 @@ def answering_afterwards(instance: dg.DagsterInstance) -> Iterator[None]:
         yield
     finally:
         until_answered(lambda: instance.get_runs(limit=1))
+
+
+def _of_the_database(error: Exception) -> bool:
+    """SQLAlchemy's own, or what Dagster makes of it."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return isinstance(error, SQLAlchemyError) or isinstance(error.__cause__, SQLAlchemyError)

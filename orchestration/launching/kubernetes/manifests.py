@@ -7,7 +7,7 @@ from typing import Any
 from kubernetes import client
 
 from jobs.runner.stopping import STATUS_STOPPED
-from jobs.runner.verdict import STATUS_CHECK_FAILED, STATUS_WRONG_INPUT
+from jobs.runner.verdict import STATUS_CHECK_FAILED, STATUS_NO_EXCHANGE, STATUS_WRONG_INPUT
 from orchestration.launching.interface import JobOrder
 from orchestration.launching.kubernetes.pods import pod_template, rendezvous_variables, seconds
 from orchestration.launching.kubernetes.settings import KubernetesSettings
@@ -54,7 +54,8 @@ def _pod_failure_policy(nodes: int) -> client.V1PodFailurePolicy:
     """A pod that was disrupted or asked to stop is replaced and goes on from its checkpoint. Where several work
     together, all have to begin again: the job ends as pre-empted, and whoever watches it submits it anew."""
     disrupted = client.V1PodFailurePolicyOnPodConditionsPattern(type="DisruptionTarget", status="True")
-    stopped, final = _ended_with(STATUS_STOPPED), _ended_with(STATUS_WRONG_INPUT, STATUS_CHECK_FAILED)
+    stopped = _ended_with(STATUS_STOPPED)
+    final = _ended_with(STATUS_WRONG_INPUT, STATUS_CHECK_FAILED, STATUS_NO_EXCHANGE)
     go_on = "Ignore" if nodes == 1 else "FailJob"
     return client.V1PodFailurePolicy(
         rules=[
