@@ -15,7 +15,7 @@ from pathlib import Path
 from data_contracts.errors import InputError
 from jobs.runner.dvc_stages import LockedStages
 from jobs.runner.job_spec import WorkTree
-from jobs.runner.layout import StageAddress
+from jobs.runner.layout import STAGES, StageAddress
 from jobs.runner.ledger import Ledger, fingerprint, save_inputs
 from jobs.runner.outbox import Outbox
 from jobs.runner.stage_lock import free_stage
@@ -151,6 +151,8 @@ def job_folders(root: Path) -> Iterator[tuple[Path, StageAddress]]:
     """Work folders of jobs, checkpoints and all, and whose they are."""
     for depth in ("*/*", "*/*/*"):  # stage, partition where there is one, fingerprint
         for folder in sorted((root / ".work").glob(depth)):
+            if folder.relative_to(root).parts[1] not in STAGES:  # what was half deleted
+                continue
             if FINGERPRINT.fullmatch(folder.name) and (folder / "job.json").is_file():
                 yield folder, address_of(root, folder)
 
