@@ -60,6 +60,6 @@ def clean(part: Part, grace_days: float, now: float, *, delete: bool) -> list[Ve
         if delete:
             locks.enter_context(part.held())
         verdicts = judge(part.find(), part.rules, grace_days, now)
-        if delete:
-            part.remove([verdict.found.key for verdict in verdicts if verdict.removed])
+        if delete and (keys := [verdict.found.key for verdict in verdicts if verdict.removed]):
+            part.remove(keys)
     return verdicts

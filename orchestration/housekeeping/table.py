@@ -55,7 +55,8 @@ def lines_of(verdicts: Sequence[Verdict]) -> list[Line]:
     groups: dict[tuple[str, bool, str], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         # That many things are each referred to by another one is one reason.
-        why = "something that is kept refers to it" if verdict.why.endswith(" refers to it") else verdict.why
+        referred_to = not verdict.removed and verdict.why.endswith(" refers to it")
+        why = "something that is kept refers to it" if referred_to else verdict.why
         groups[verdict.found.key.kind, not verdict.removed, why].append(verdict)
     return [
         Line(
