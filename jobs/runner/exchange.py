@@ -16,9 +16,7 @@ from data_contracts.errors import InputError, first_line
 
 BUCKET_PREFIX = "s3://"
 SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 10, 60
-SECONDS_UNREACHABLE = (
-    600.0  # that a job, and who waits for its result, let an exchange or a DVC remote be away
-)
+SECONDS_UNREACHABLE = 600.0  # that a job, and who waits for its result, let a store be away
 OBJECTS_PER_DELETION = 1000  # the limit of S3's DeleteObjects
 REFUSALS = {
     "InvalidAccessKeyId": "it does not know the access key",
