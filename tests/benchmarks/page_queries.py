@@ -1,6 +1,7 @@
 """The GraphQL queries of Dagster's pages, read from the installed pages themselves."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ STRING = re.compile(r'"(\\n\s*(?:query|fragment) (?:[^"\\]|\\.)*)"')
 PLACEHOLDER = re.compile(r"^\s*\$\{[^}]*\}\s*$", re.MULTILINE)
 
 
+@cache
 def page_queries() -> dict[str, str]:
     """Name of each query -> its text with all fragments it uses."""
     operations: dict[str, OperationDefinitionNode] = {}
