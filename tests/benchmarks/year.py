@@ -8,10 +8,11 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -138,7 +139,7 @@ def ticks(root: Path, instance: dg.DagsterInstance, repeats: int) -> Iterator[Co
         context = dg.build_schedule_context(
             instance=instance, repository_def=repository, scheduled_execution_time=datetime.now(UTC)
         )
-        yield cost(f"`{schedule.name}`", lambda s=schedule, c=context: s.evaluate_tick(c), TICK, repeats)
+        yield cost(f"`{schedule.name}`", partial(schedule.evaluate_tick, context), TICK, repeats)
 
 
 def sensor_tick(
@@ -183,17 +184,18 @@ def automation_ticks(
     )
 
 
-def pages(root: Path, repeats: int) -> Iterator[Cost]:
-    """The first load after the webserver's start, and the median of the next ones."""
-    feed = {"view": "ROOTS", "filter": {}}
-    events = {"eventTypeSelectors": ["MATERIALIZATION", "OBSERVATION"], "limit": 50}
+def shown_pages(assets: Sequence[str]) -> dict[str, Page]:
+    """Title -> queries. assets: all of them."""
     key = {"assetKey": {"path": [ASSET]}}
-    shown: Mapping[str, Page] = {
-        **asset_pages(ASSET, NEIGHBOURS, [stage.name for stage in read_lineage(root).stages]),
-        "its events": {"RecentAssetEventsQuery": key | events},
+    return {
+        **asset_pages(ASSET, NEIGHBOURS, assets),
+        "its events": {
+            "RecentAssetEventsQuery": key
+            | {"eventTypeSelectors": ["MATERIALIZATION", "OBSERVATION"], "limit": 50}
+        },
         "one partition with all its events": {"AssetPartitionDetailQuery": key | {"partitionKey": BATCH}},
         "runs page": {
-            "RunsFeedQuery": feed | {"limit": 30},
+            "RunsFeedQuery": {"view": "ROOTS", "filter": {}, "limit": 30},
             "RunFeedTabsCountQuery": {
                 "queuedFilter": {"statuses": ["QUEUED"]},
                 "inProgressFilter": {"statuses": ["STARTED", "STARTING", "CANCELING"]},
@@ -201,10 +203,14 @@ def pages(root: Path, repeats: int) -> Iterator[Cost]:
             },
         },
     }
+
+
+def pages(root: Path, repeats: int) -> Iterator[Cost]:
+    """The first load after the webserver's start, and the median of the next ones."""
     with webserver(root) as address:
-        for title, page in shown.items():
+        for title, page in shown_pages([stage.name for stage in read_lineage(root).stages]).items():
             yield Cost(what=f"{title}, first", wall=load(address, page), cpu=float("nan"), target=PAGE)
-            later = cost("", lambda page=page: load(address, page), repeats=repeats)
+            later = cost("", partial(load, address, page), repeats=repeats)
             yield Cost(what=f"{title}, again", wall=later.wall, cpu=float("nan"), target=PAGE)
 
 
@@ -237,7 +243,8 @@ def measure(root: Path, year: Year) -> str:
             ]
         database = sizes(server)
     columns = ("what", "seconds", "of processor", "target")
-    title = f"{year.shards} shards in {year.batches} batches, {year.weeks} retrainings, {year.runs} runs"
+    runs = year.runs // year.weeks * year.weeks
+    title = f"{year.shards} shards in {year.batches} batches, {year.weeks} retrainings, {runs} runs"
     busy = os.getloadavg()[0]
     rows = [one.row() for one in costs]
     return (
