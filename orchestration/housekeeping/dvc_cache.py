@@ -1,9 +1,9 @@
 """Files in DVC's cache, and in its default remote, that no kept ledger names.
 
 `dvc gc` reads the whole pipeline at each commit to know that, which takes seconds a commit with a thousand shards, and
-knows neither ages nor jobs that are not recorded yet. Here whatever looks like a hash of DVC in a `dvc.lock` or `*.dvc`
-file is a reference, so more is kept than by `dvc gc`, never less (a test compares the two). What only the run cache
-names is kept while that entry is young.
+knows neither ages, nor registered versions, nor jobs that are not recorded yet. Here whatever looks like a hash of DVC
+in a `dvc.lock` or `*.dvc` file, or in the ledger kept with a registered version, is a reference, so more is kept than
+by `dvc gc`, never less (a test compares the two). What only the run cache names is kept while that entry is young.
 """
 
 import json
@@ -22,6 +22,7 @@ from data_contracts.errors import InputError, first_line
 from jobs.runner.exchange import Unreachable
 from jobs.runner.remote_outputs import remote_explained
 from orchestration.housekeeping.committed import read_committed, read_work_tree
+from orchestration.housekeeping.mlflow_models import MlflowModels
 from orchestration.housekeeping.part import LeftOut
 from orchestration.housekeeping.rules import SECONDS_A_DAY, Found, Key, Rule
 from orchestration.housekeeping.settings import Retention
@@ -46,6 +47,7 @@ class Stored(NamedTuple):
 class DvcCache:
     root: Path
     retention: Retention
+    models: MlflowModels  # has looked before
     now: float  # seconds since the epoch
 
     @property
@@ -83,12 +85,15 @@ class DvcCache:
         return [replace(one, needed=one.needed or "jobs run, which may push it") for one in found]
 
     def _named(self, run_cache: Path) -> dict[str, str]:
-        """Hash -> what names it."""
+        """Hash -> what names it. Raises LeftOut where it is not known what registered versions need."""
+        if self.models.ledgers is None:
+            raise LeftOut("DVC cache: MLflow does not say which data its versions were trained on; try again")
         kept = self.retention.dvc_cache
         young = self.now - kept.days * SECONDS_A_DAY
         entries = [file.read_text() for file in run_cache.glob("*/*/*") if file.stat().st_mtime > young]
         return {
             **dict.fromkeys(hashes_in(entries), "a young entry of the run cache names it"),
+            **dict.fromkeys(hashes_in(self.models.ledgers), "the ledger of a registered version names it"),
             **dict.fromkeys(hashes_in(read_committed(self.root, kept.commits)), "a commit's ledger names it"),
             **dict.fromkeys(hashes_in(read_work_tree(self.root)), "the ledger names it"),
         }

@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from jobs.runner.registry import CHAMPION, REGISTERED_MODELS, REGISTRATION
+from jobs.runner.registry import CHAMPION, LEDGER_FILE, REGISTERED_MODELS, REGISTRATION
 from jobs.runner.stage_lock import StageLock
 from jobs.runner.tracking import trouble, use_project_store
 from orchestration.automation.warm_start import FOLDER
@@ -36,8 +37,12 @@ MODEL_FOLDER = "model"  # of a run's artifacts
 
 @dataclass
 class MlflowModels:
+    """ledgers: of the versions there were at the last look, each kept with its version; None before, and where they
+    could not be read."""
+
     root: Path
     retention: Retention
+    ledgers: list[str] | None = field(default=None, init=False)
 
     @property
     def rules(self) -> Mapping[str, Rule]:
@@ -60,12 +65,14 @@ class MlflowModels:
         use_project_store(self.root)
         store = os.environ["MLFLOW_TRACKING_URI"]
         if store.startswith(EMBEDDED) and not Path(store.removeprefix(EMBEDDED)).exists():
+            self.ledgers = []
             return []  # asking would make it
         with self._answering() as client:
             models = list(REGISTERED_MODELS.values())
             versions = {model: pages(client.search_model_versions, f"name = '{model}'") for model in models}
             used = {version.run_id for model in models for version in versions[model]}
             found = self._versions(client, versions) + self._checkpoints(client, used)
+            self.ledgers = [text for run_id in sorted(used) for text in ledger_of(client, run_id)]
             return found + deleted_runs(client, used)
 
     def _versions(self, client: Any, versions: Mapping[str, Sequence[Any]]) -> list[Found]:
@@ -166,6 +173,13 @@ def remove_checkpoint(client: Any, run_id: str) -> None:
     if not client.search_model_versions(f"run_id = '{run_id}'"):
         get_artifact_repository(client.get_run(run_id).info.artifact_uri).delete_artifacts(MODEL_FOLDER)
         client.delete_tag(run_id, MARK)
+
+
+def ledger_of(client: Any, run_id: str) -> Iterator[str]:
+    """What is kept with a registered version says which data it was trained on; one registered by hand has none."""
+    if LEDGER_FILE in (entry.path for entry in client.list_artifacts(run_id)):
+        with TemporaryDirectory() as folder:
+            yield Path(client.download_artifacts(run_id, LEDGER_FILE, folder)).read_text()
 
 
 def deleted_runs(client: Any, used: set[str]) -> list[Found]:

@@ -45,12 +45,13 @@ def keep_house(
 
 def parts(root: Path, instance: dg.DagsterInstance, retention: Retention, now: float) -> list[Part]:
     """What is looked at first refers to what is looked at later."""
+    models = MlflowModels(root, retention)
     return [
         DagsterRuns(instance, retention),
-        MlflowModels(root, retention),
+        models,
         WorkFolders(root, retention),
         StagedJobs(root, retention),
-        DvcCache(root, retention, now),
+        DvcCache(root, retention, models, now),
     ]
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from dvc.repo import Repo
 
 from orchestration.housekeeping.dvc_cache import CACHED, REMOTE, DvcCache
+from orchestration.housekeeping.mlflow_models import MlflowModels
+from orchestration.housekeeping.part import LeftOut
 from orchestration.housekeeping.rules import Verdict
 from orchestration.housekeeping.run import clean
 from tests.jobs.runner.toy_project import assert_cache_is_sound, create, dvc, other_door, set_parameters
@@ -61,9 +64,20 @@ def root(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "all" / "toy"
 
 
-def cache(root: Path, commits: str = "all", *, remote: bool = False) -> DvcCache:
-    kept = {"days": 30, "commits": commits, "remote": remote}
-    return DvcCache(root, retention(dvc_cache=kept), MANY)
+def cache(
+    root: Path,
+    commits: str = "all",
+    *,
+    remote: bool = False,
+    days: int = 30,
+    now: float = MANY,
+    ledgers: Sequence[str] = (),
+) -> DvcCache:
+    """ledgers: of registered versions."""
+    kept = retention(dvc_cache={"days": days, "commits": commits, "remote": remote})
+    models = MlflowModels(root, kept)
+    models.ledgers = list(ledgers)
+    return DvcCache(root, kept, models, now)
 
 
 def delete(root: Path, commits: str = "all", *, remote: bool = False) -> list[Verdict]:
@@ -109,14 +123,30 @@ def test_fewer_commits_may_be_kept(root: Path, commits: str, scope: dict[str, bo
 
 def test_what_is_young_stays(root: Path) -> None:
     soon = in_days(2)
-    part = DvcCache(root, retention(), soon)
-    assert not any(verdict.removed for verdict in clean(part, 1.0, soon, delete=True))
+    assert not any(verdict.removed for verdict in clean(cache(root, now=soon), 1.0, soon, delete=True))
 
 
 def test_a_young_entry_of_the_run_cache_keeps_its_output(root: Path) -> None:
     """So that going back to earlier parameters still restores the result."""
-    part = DvcCache(root, retention(dvc_cache={"days": 500, "commits": "all", "remote": False}), MANY)
+    part = cache(root, days=500)
     assert not any(verdict.removed for verdict in clean(part, 1.0, in_days(9999), delete=False))
+
+
+def test_data_that_a_registered_version_was_trained_on_stays(root: Path) -> None:
+    """Also where its ledger was never committed."""
+    lost = {
+        verdict.found.key.name for verdict in clean(cache(root), 1.0, MANY, delete=False) if verdict.removed
+    }
+    part = cache(root, ledgers=[f"md5: {name}" for name in lost])
+    assert lost
+    assert not any(verdict.removed for verdict in clean(part, 1.0, MANY, delete=True))
+
+
+def test_without_an_answer_of_the_registry_nothing_goes(root: Path) -> None:
+    part = cache(root)
+    part.models.ledgers = None
+    with pytest.raises(LeftOut, match="which data its versions were trained on"):
+        clean(part, 1.0, MANY, delete=True)
 
 
 def test_a_dry_run_deletes_nothing(root: Path) -> None:

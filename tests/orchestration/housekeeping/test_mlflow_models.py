@@ -69,6 +69,7 @@ def register(client: MlflowClient, experiment: str, root: Path, model: str, numb
     (folder / "config.json").write_text(f"{model} {number}")
     client.log_artifacts(run.info.run_id, str(folder), "model")
     client.log_text(run.info.run_id, "seed: 1", "params.yaml")
+    client.log_text(run.info.run_id, f"ledger of {model} {number}", "dvc.lock")
     tags = {"stage": "any", "data_version": data_version(model, number)}
     if model == ALTOLLM:
         tags["tokenizer_data_version"] = data_version(TOKENIZER, max(2, number))
@@ -109,6 +110,17 @@ def versions(root: Path, model: str) -> set[str]:
 
 def checkpoints(root: Path) -> set[str]:
     return {path.read_text() for path in (root / "artifacts").glob("*/artifacts/model/config.json")}
+
+
+def test_ledgers_of_versions_are_read(root: Path) -> None:
+    looked = part(root)
+    assert looked.ledgers is None
+    looked.find()
+    assert looked.ledgers is not None
+    numbers = range(1, VERSIONS + 1)
+    assert sorted(looked.ledgers) == sorted(
+        f"ledger of {model} {number}" for model in (TOKENIZER, ALTOLLM) for number in numbers
+    )
 
 
 def test_what_may_be_needed_stays_and_the_rest_goes(root: Path) -> None:
@@ -153,7 +165,7 @@ def test_parameters_and_curves_of_a_version_that_is_gone_stay(root: Path) -> Non
     client = Registry(root).client
     run_id = client.get_model_version(ALTOLLM, "1").run_id
     delete(root)
-    assert [one.path for one in client.list_artifacts(run_id)] == ["params.yaml"]
+    assert [one.path for one in client.list_artifacts(run_id)] == ["dvc.lock", "params.yaml"]
     assert MARK not in client.get_run(run_id).data.tags
 
 
