@@ -6,6 +6,7 @@ end by itself, or needs what only the reader has. What the last two call is chec
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ TAGS = ("fast", "slow", "cluster", "interactive")
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
+EDITED = ("params.yaml", "partitions.yaml")
 LANGUAGES_OF_COMMANDS = ("bash", "sh", "shell", "console", "")
 
 
@@ -37,6 +39,23 @@ class CommandBlock:
         """Its lines without comments, continued ones joined."""
         joined = self.script.replace("\\\n", " ")
         return [line for line in map(str.strip, joined.splitlines()) if line and not line.startswith("#")]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A `yaml` block with a file's name behind the language: what a reader adds to that file by hand."""
+
+    line: int
+    file: str
+    content: str
+
+
+def edits(page: Path) -> Iterator[Edit]:
+    text = page.read_text(encoding="utf-8")
+    for found in FENCE.finditer(text):
+        match found["info"].split():
+            case ["yaml", file] if file in EDITED:
+                yield Edit(text.count("\n", 0, found.start()) + 1, file, found["body"])
 
 
 def command_blocks(page: Path) -> list[CommandBlock]:

@@ -6,17 +6,43 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from tests.docs.command_blocks import ROOT, CommandBlock, all_blocks
+import yaml
+
+from tests.docs.command_blocks import ROOT, CommandBlock, all_blocks, edits
 from tests.lineage.project import copy_repository, environment
 
 
 def new_project(folder: Path, profile: str) -> Path:
-    """A copy of this repository that uses this virtual environment."""
+    """A copy of this repository that uses this virtual environment, which its `make` takes for complete."""
     project = copy_repository(folder, profile)
-    if not (project / ".venv").exists():
-        (project / ".venv").symlink_to(sys.prefix, target_is_directory=True)
+    venv = project / ".venv"
+    venv.mkdir()
+    for path in Path(sys.prefix).iterdir():
+        if path.name != "installed":
+            (venv / path.name).symlink_to(path)
+    (venv / "installed").touch()
     return project
+
+
+def merged(value: Any, added: Any) -> Any:
+    """Sections merged, lists prolonged by what they lack."""
+    match value, added:
+        case dict(), dict():
+            return value | {key: merged(value.get(key), one) for key, one in added.items()}
+        case list(), list():
+            return value + [one for one in added if one not in value]
+    return added
+
+
+def make_edits(block: CommandBlock, project: Path) -> None:
+    """What the page tells the reader to edit before the block."""
+    for edit in edits(ROOT / block.page):
+        if edit.line < block.line:
+            path = project / edit.file
+            value = merged(yaml.safe_load(path.read_text()), yaml.safe_load(edit.content))
+            path.write_text(yaml.safe_dump(value, sort_keys=False))
 
 
 def run_block(block: CommandBlock, project: Path) -> None:
@@ -44,6 +70,7 @@ def main() -> int:
         for block in blocks:
             if not arguments.pages or block.page in arguments.pages:
                 print(f"{block}\n{block.script}", flush=True)
+                make_edits(block, project)
                 run_block(block, project)
     return 0
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from tests.docs.command_blocks import CommandBlock, all_blocks
-from tests.docs.run_blocks import new_project, run_block
+from tests.docs.run_blocks import make_edits, new_project, run_block
 from tests.lineage.project import repro
 
 FAST = [block for block in all_blocks() if block.tags == ("fast",)]
@@ -45,4 +45,5 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("block", FAST, ids=str)
 def test_a_fast_block_runs_as_written(block: CommandBlock, project: Path) -> None:
     """In the order of the pages: a block may use what an earlier one of its page has made."""
+    make_edits(block, project)
     run_block(block, project)
