@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jobs.runner.check_failed import CheckFailed
+from jobs.runner.job_spec import JobSpec
+from jobs.runner.layout import StageAddress
 from jobs.runner.lineage import read_lineage
+from jobs.runner.run import run_stage
+from jobs.runner.stage_lock import StageLock
+from jobs.runner.staleness import lineage_state
+from orchestration.left_out import left_out, standing
 from orchestration.plan import PlanTable, make_plan
 from tests.lineage import plan_project
 from tests.lineage.plan_project import DOORS, data_versions, jobs_run, set_parameters
@@ -238,6 +245,34 @@ def test_partition_taken_off_the_list(project: tuple[str, Path]) -> None:
     words = {row.address: row.plan for row in plan.rows if row.plan != "does_not_run"}
     assert words == dict.fromkeys(("tokenizer_stage1", *FOLLOWERS), "restored")
     assert happens_as_planned(door, root, plan) == []
+
+
+def test_newest_version_that_was_refused(project: tuple[str, Path]) -> None:
+    """The plan says so until its inputs change; what was trained on the version before stands."""
+    door, root = project
+    why = "contract: 7 of 9 rows quarantined"
+
+    def refuse(spec: JobSpec, lock: StageLock) -> None:
+        check = {"name": "contract", "passed": False, "blocking": True, "reason": why.partition(": ")[2]}
+        spec.rejected.mkdir(parents=True)
+        (spec.rejected / "report.json").write_text(json.dumps({"checks": [check]}))
+        raise CheckFailed.of(spec)
+
+    set_parameters(root, prepare_referring__datasets__b__suffix="broken")
+    with pytest.raises(CheckFailed):
+        run_stage(root, StageAddress.parse(B), refuse)
+    states = lineage_state(root)
+    (refused,) = (state for state in states if str(state.address) == B)
+    assert refused.recorded
+    assert " → broken, data/toy/prepare_referring/b was removed" in refused.why
+    assert refused.why.endswith(f"; refused when it last ran: {why}")
+    assert left_out(states) == {refused.address: f"refused: {why}"}
+    assert standing(states) == {state.address for state in states} - {refused.address}
+    set_parameters(root, prepare_referring__datasets__b__suffix="mended")
+    states = lineage_state(root)
+    assert left_out(states) == {}
+    assert standing(states) == {state.address for state in states if not state.waits_for} - {refused.address}
+    happens_as_planned(door, root, make_plan(root))
 
 
 def test_switched_profile_and_back(project: tuple[str, Path]) -> None:
