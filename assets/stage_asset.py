@@ -75,7 +75,7 @@ def build_asset(
 
     @dg.asset(
         name=stage.name,
-        deps=list(stage.upstream),
+        deps=[dependency(lineage, stage, name) for name in stage.upstream],
         description=described(declared.description, declared.guide),
         group_name=declared.group,
         kinds=set(declared.kinds),
@@ -118,6 +118,14 @@ def build_asset(
         )
 
     return materialize
+
+
+def dependency(lineage: Lineage, stage: Stage, upstream: str) -> dg.AssetDep:
+    """Where both have partitions, Dagster takes a partition to read the one of equal name, which may not be so."""
+    reads_all = stage.partition_set is not None and upstream not in stage.upstream_same_partition
+    if reads_all and lineage.stage(upstream).partition_set is not None:
+        return dg.AssetDep(upstream, partition_mapping=dg.AllPartitionMapping())
+    return dg.AssetDep(upstream)
 
 
 def asset_metadata(

@@ -25,7 +25,7 @@ from tests.lineage.stand_ins import ROWS, leave_result
 pytestmark = pytest.mark.slow
 LOCATION = "tests.lineage.stand_in_location"
 PREPARED = ("acquire_benchmark", "prepare_benchmark", "acquire_referring", "prepare_referring")
-DEADLINE = 600.0  # seconds, for all that happens by itself
+DEADLINE = 800.0  # seconds, for all that happens by itself
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.lineage import quarter as quarters
 from tests.lineage.project import data_versions
 from tests.lineage.quarter import Quarter, Week, World
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 TRAINING = [stage for stage in RETRAINING if stage != "base_weights"]
 MEASURING = ["benchmark@scenes", "benchmark_report"]
 NOTHING = "nothing changed since the last retraining"

@@ -19,9 +19,11 @@ from data_contracts.errors import InputError
 from jobs.runner.changes import Change
 from jobs.runner.layout import StageAddress
 from jobs.runner.ledger import Recorded
+from jobs.runner.lineage import read_lineage
 from jobs.runner.staleness import Plan, StageState
 from orchestration.automation import decision as decisions
 from orchestration.automation import new_data
+from orchestration.automation.conditions import FOLLOWS_ITS_INPUTS
 from orchestration.automation.decision import decide, decide_on_new_data
 from orchestration.automation.settings import read_automation
 from orchestration.definitions import build_definitions
@@ -182,6 +184,37 @@ def test_conditions_and_freshness_are_those_of_the_settings(project: Path) -> No
         assert (node.automation_condition is not None) == (
             name in ("prepare_sa1b", "prepare_referring", "prepare_benchmark")
         ), name
+
+
+def test_prepared_data_follows_what_was_acquired(project: Path) -> None:
+    """A batch its own tars, a training set also every benchmark, whose images it must not hold."""
+    definitions = build_definitions(project)
+    benchmarks = read_lineage(project).stage("prepare_benchmark").partitions
+    with dg.instance_for_test() as instance:
+        cursor = dg.evaluate_automation_conditions(definitions, instance).cursor
+
+        def follow(*made: str) -> dict[str, set[str | None]]:
+            """Asset -> partitions asked for once these are there."""
+            nonlocal cursor
+            for address in map(StageAddress.parse, made):
+                instance.report_runless_asset_event(
+                    dg.AssetMaterialization(address.stage, partition=address.partition)
+                )
+            asked = dg.evaluate_automation_conditions(definitions, instance, cursor=cursor)
+            cursor = asked.cursor
+            found = {name: asked.get_requested_partitions(dg.AssetKey(name)) for name in FOLLOWS_ITS_INPUTS}
+            return {name: partitions for name, partitions in found.items() if partitions}
+
+        instance.add_dynamic_partitions("sa1b_batches", ["a", "b"])
+        assert follow("acquire_sa1b@a") == {"prepare_sa1b": {"a"}}
+        assert follow("prepare_sa1b@a") == {}
+        assert follow("acquire_referring@refcoco") == {}
+        assert follow(*(f"acquire_benchmark@{one}" for one in benchmarks)) == {
+            "prepare_benchmark": {*benchmarks}
+        }
+        assert follow(*(f"prepare_benchmark@{one}" for one in benchmarks)) == {
+            "prepare_referring": {"refcoco"}
+        }
 
 
 @pytest.mark.parametrize(
