@@ -114,6 +114,19 @@ def promote(
 
 
 @app.command()
+def alert(
+    test: Annotated[bool, typer.Option("--test", help="Send a sample to everybody named there.")] = False,
+) -> None:
+    """Say who is told of failures and promotions (infra/alerts.yaml)."""
+    from orchestration.alerts.sample import send_samples, who_is_told
+
+    lines, failed = send_samples(enter_project()) if test else (who_is_told(enter_project()), False)
+    print("\n".join(lines))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     out: Annotated[
         Path | None, typer.Option(help="HTML file; default: reports/<profile>/report.html.")

@@ -10,6 +10,7 @@ from assets.shipping import registration_asset
 from assets.stage_asset import build_assets
 from jobs.runner.layout import project_root
 from jobs.runner.lineage import read_lineage
+from orchestration.alerts.sensor import alert_sensor
 from orchestration.automation.conditions import with_automation
 from orchestration.automation.retraining import new_data_sensor, retraining_schedule
 from orchestration.automation.retrying import retry_sensor
@@ -47,6 +48,7 @@ def build_definitions(root: Path) -> dg.Definitions:
         sensors=[
             *build_sensors(root, jobs, automation.new_data),
             new_data_sensor(root, automation.retraining),
+            alert_sensor(root),
             retry_sensor([*jobs.values(), retraining], automation.retrying),
         ],
         # A step waits for its job, which is a process of its own; one more would double what a run costs.

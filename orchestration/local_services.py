@@ -87,6 +87,7 @@ def serve(root: Path, dagster_port: int, mlflow_port: int, pages_port: int) -> N
     if shared_mlflow:
         mlflow = os.environ["MLFLOW_TRACKING_URI"]
     os.environ["ALTO_MLFLOW_URL"], os.environ["ALTO_PAGES_URL"] = mlflow, pages
+    os.environ["ALTO_DAGSTER_URL"] = dagster
     bring_up_to_date(root)
     services = {pages: start_pages(pages_port), dagster: start_dagster(dagster_port)}
     if not shared_mlflow:

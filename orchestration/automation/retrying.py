@@ -12,6 +12,7 @@ from orchestration.automation.settings import Retrying
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+RETRY_SENSOR = "retry_failed"
 PARTITION_TAG = "dagster/partition"
 ATTEMPT_TAG = "alto/attempt"
 RUNS_LOOKED_AT = 200  # newest of each job
@@ -20,6 +21,7 @@ SECONDS_BETWEEN_LOOKS = 300
 
 def retry_sensor(jobs: "Sequence[UnresolvedAssetJobDefinition]", settings: Retrying) -> dg.SensorDefinition:
     @dg.sensor(
+        name=RETRY_SENSOR,
         jobs=list(jobs),
         minimum_interval_seconds=SECONDS_BETWEEN_LOOKS,
         description="Tries a failed run again after a while, unless its data or its result was refused.",

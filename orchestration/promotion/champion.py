@@ -17,6 +17,7 @@ from data_contracts.errors import InputError, first_line
 from jobs.runner.registry import CHAMPION, REGISTERED_MODELS
 from jobs.runner.tracking import use_project_store
 from jobs.runner.whole_file import write_whole
+from orchestration.promotion.history import Noted, What, decision_tag, noted_at
 
 ALTOLLM = REGISTERED_MODELS["altollm_grpo"]
 TOKENIZER = REGISTERED_MODELS["tokenizer_stage1_5"]
@@ -91,8 +92,10 @@ class Registry:
                 f"{ALTOLLM}: another promotion has made version {found or NO_VERSION} champion meanwhile; run it again"
             )
 
-    def roll_back(self) -> Any:
-        """Give the title back to the champion's predecessor, and return it. Raises InputError where there is none.
+    def roll_back(self) -> tuple[Any, Any]:
+        """Give the title back to the champion's predecessor; returns the one that loses it, and that one.
+
+        Raises InputError where there is none.
 
         The one that loses it is marked first, so that no later promotion brings it back by itself.
         """
@@ -103,7 +106,7 @@ class Registry:
             self.client.set_model_version_tag(ALTOLLM, champion.version, ROLLED_BACK, "true")
             self.client.set_registered_model_alias(ALTOLLM, CHAMPION, champion.tags[PREVIOUS])
         self.settle()
-        return self.version(ALTOLLM, CHAMPION)
+        return champion, self.version(ALTOLLM, CHAMPION)
 
     def settle(self) -> None:
         """Bring the tokenizer's alias and the tracked files in line with the champion; nothing where they are."""
@@ -126,6 +129,19 @@ class Registry:
         """What a champion was trained on; None for one from before this was kept."""
         path = self.artifact(version, DATA_ARTIFACT)
         return None if path is None else path.decode()
+
+    def note(self, number: str, what: What, reason: str) -> None:
+        """Leave a decision at version `number` of `altollm`."""
+        with _answering():
+            version = self.client.get_model_version(ALTOLLM, number)
+            if (tag := decision_tag(version, what, reason)) is not None:
+                self.client.set_model_version_tag(ALTOLLM, number, *tag)
+
+    def decisions(self) -> list[Noted]:
+        """All that are noted, of every version."""
+        with _answering():
+            versions = self.client.search_model_versions(f"name = '{ALTOLLM}'")
+            return [noted for version in versions for noted in noted_at(version)]
 
     def kept(self, version: Any, benchmark: str, file: str) -> bytes | None:
         """A file of the results that a champion was crowned with; None where it has none of that name."""

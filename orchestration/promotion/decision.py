@@ -49,6 +49,12 @@ class Decision:
         left = f"; not trained on {without}" if without else ""
         return f"{ALTOLLM} {self.challenger} {verdict} {against}{left}"
 
+    @property
+    def reason(self) -> str:
+        """The summary, and what speaks against the challenger."""
+        against = [f"{one.subject} {one.rule}: {one.found}" for one in self.findings if not one.passed]
+        return "; ".join([self.summary, *against])
+
 
 def decide(root: Path) -> Decision:
     """Compare the registered challenger with the champion. Raises InputError where there is no challenger."""
@@ -64,6 +70,9 @@ def promote(root: Path) -> Decision:
         if decision.better:
             results = Measured(lineage).to_keep()
             registry.crown(decision.challenger, decision.champion, results, _trained_on(lineage))
+            registry.note(decision.challenger, "promoted", decision.summary)
+        elif decision.challenger != decision.champion:
+            registry.note(decision.challenger, "refused", decision.reason)
         return decision
 
 
@@ -72,7 +81,10 @@ def roll_back(root: Path) -> str:
     with StageLock(root, PROMOTION):
         registry = Registry(root)
         registry.settle()
-        return str(registry.roll_back().version)
+        lost, champion = registry.roll_back()
+        reason = f"{ALTOLLM} {champion.version} is champion again, instead of {lost.version}"
+        registry.note(lost.version, "rolled_back", reason)
+        return str(champion.version)
 
 
 def _decide(lineage: Lineage, registry: Registry) -> Decision:
