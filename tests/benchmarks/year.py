@@ -120,6 +120,9 @@ def commands(root: Path, repeats: int) -> Iterator[Cost]:
 
     yield cost("load the definitions, from a cold start", python("-c", LOAD), LOADING, repeats)
     yield cost("`alto plan`", python("-m", "orchestration.cli", "plan"), PLAN, repeats)
+    yield cost(
+        "`alto housekeeping`", python("-m", "orchestration.cli", "housekeeping"), HOUSEKEEPING, repeats
+    )
 
 
 def ticks(root: Path, instance: dg.DagsterInstance, repeats: int) -> Iterator[Cost]:
@@ -236,21 +239,21 @@ def measure(root: Path, year: Year) -> str:
         lineage = create_project(root, year)
         with production_instance(root, server) as instance:
             fill(lineage, instance, server, year)
-            costs = [
-                *commands(root, year.repeats),
-                *ticks(root, instance, year.repeats),
-                *pages(root, year.repeats),
-            ]
-        database = sizes(server)
-    columns = ("what", "seconds", "of processor", "target")
+            return report(root, instance, server, year)
+
+
+def report(root: Path, instance: dg.DagsterInstance, server: Postgres, year: Year) -> str:
+    costs = [
+        *commands(root, year.repeats),
+        *ticks(root, instance, year.repeats),
+        *pages(root, year.repeats),
+    ]
     runs = year.runs // year.weeks * year.weeks
-    title = f"{year.shards} shards in {year.batches} batches, {year.weeks} retrainings, {runs} runs"
-    busy = os.getloadavg()[0]
+    what = f"{year.shards} shards in {year.batches} batches, {year.weeks} retrainings, {runs} runs"
+    busy = f"{os.getloadavg()[0]:.1f} processes wanted its {os.cpu_count()} cores"
     rows = [one.row() for one in costs]
-    return (
-        f"{title}; medians of {year.repeats} ({machine()}; {busy:.1f} processes wanted its {os.cpu_count()}"
-        f" cores):\n\n{table(columns, rows)}\n\n{database}"
-    ).replace("nan", "–")
+    costs_table = table(("what", "seconds", "of processor", "target"), rows).replace("nan", "–")
+    return f"{what}; medians of {year.repeats} ({machine()}; {busy}):\n\n{costs_table}\n\n{sizes(server)}"
 
 
 def main() -> None:
