@@ -110,10 +110,11 @@ def build_asset(
         except Unreachable as error:
             raise dg.Failure(str(error)) from error
         report = with_drift(lineage, address, report)
+        # What comes with the result itself, Dagster stores a second time, with the output of the step.
+        context.add_asset_metadata(result_metadata(lineage, address, recorded, report))
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(recorded.data_version),
             tags={LEDGER_TAG: recorded.entry_hash},
-            metadata=result_metadata(lineage, address, recorded, report),
             check_results=list(check_results(report, declared.stage)),
         )
 

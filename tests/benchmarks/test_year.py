@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._serdes import serialize_value
 from dagster_graphql.schema import create_schema
 from graphql import parse, validate
 
@@ -26,6 +27,7 @@ from tests.benchmarks.year import (
 )
 from tests.services.postgres import Postgres, postgres, programs
 
+MATERIALIZED = dg.DagsterEventType.ASSET_MATERIALIZATION
 YEAR = Year(shards=4, batches=2, runs=24, weeks=2, repeats=1)
 
 
@@ -72,9 +74,13 @@ def test_every_week_has_its_runs_with_their_events(
         events = instance.all_logs(run.run_id)
         assert {event.run_id for event in events} == {run.run_id}
         assert (run.status is dg.DagsterRunStatus.SUCCESS) == (run.job_name != "tokenizer_training")
+        pictures = sum(serialize_value(event).count("data:image/webp") for event in events)
+        assert pictures == sum(
+            event.is_dagster_event and event.dagster_event.is_step_materialization for event in events
+        )
     retrained = [run.run_id for run in runs if run.job_name == "retraining"]
-    made = instance.fetch_materializations(dg.AssetKey("tokenizer_stage1"), limit=100).records
-    assert [record.run_id for record in made if record.run_id] == retrained
+    shown = instance.fetch_materializations(dg.AssetKey("tokenizer_stage1"), limit=100).records
+    assert [record.run_id for record in shown if record.run_id] == retrained
     checks = instance.event_log_storage.get_asset_check_execution_history(
         dg.AssetCheckKey(dg.AssetKey("prepare_sa1b"), "contract"), limit=100
     )

@@ -69,7 +69,19 @@ def create_project(root: Path, year: Year) -> Lineage:
         folder.mkdir()
         (folder / "samples.png").write_bytes(picture)
     scale_project.record_ledger(lineage)
+    commit_weeks(root, year.weeks)
     return lineage
+
+
+def commit_weeks(root: Path, weeks: int) -> None:
+    """`dvc.lock` in another version each week: housekeeping reads them all."""
+    path = root / "dvc.lock"
+    lock = path.read_text()
+    author = ("-c", "user.name=Year", "-c", "user.email=year@localhost")
+    for week in range(weeks, 0, -1):
+        path.write_text(f"{lock}# {week - 1} weeks ago\n" if week > 1 else lock)
+        subprocess.run(["git", "add", "dvc.lock"], cwd=root, check=True)
+        subprocess.run(["git", *author, "commit", "-qm", "A week"], cwd=root, check=True)
 
 
 def sample_picture() -> bytes:
