@@ -13,10 +13,10 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from data_contracts.errors import InputError
-from jobs.runner.layout import WHOLE_REPORT, project_root
+from jobs.runner.layout import COMPARISON, WHOLE_REPORT, project_root
 
 WIDEST = 2000  # pixels
-ONE_REPORT_AT_A_TIME = threading.Lock()  # reading the ledger changes the working directory
+ONE_PAGE_AT_A_TIME = threading.Lock()  # reading the ledger changes the working directory
 
 
 class PageHandler(SimpleHTTPRequestHandler):
@@ -35,8 +35,8 @@ class PageHandler(SimpleHTTPRequestHandler):
         return str(target) if allowed else str(root / "no such page")
 
     def do_GET(self) -> None:
-        if self.path.split("?")[0] == f"/{WHOLE_REPORT}":
-            self.send_report()
+        if self.path.split("?")[0] in (f"/{WHOLE_REPORT}", f"/{COMPARISON}"):
+            self.send_page_of_now()
         elif self.path.split("?")[0].endswith(".png"):
             self.send_picture()
         else:
@@ -57,15 +57,17 @@ class PageHandler(SimpleHTTPRequestHandler):
             picture = scaled(picture, min(max(int(width), 1), WIDEST))
         self.send_content("image/png", picture)
 
-    def send_report(self) -> None:
-        """The whole report as it is now: made again for everyone who asks, one after the other."""
+    def send_page_of_now(self) -> None:
+        """The whole report, or challenger and champion: made again for everyone who asks, one after the other."""
+        from orchestration.comparison.page import render_default
         from orchestration.report.page import render_report
 
+        render = render_default if COMPARISON in self.path else render_report
         try:
-            with ONE_REPORT_AT_A_TIME:
-                page = render_report(Path(self.directory)).encode()
+            with ONE_PAGE_AT_A_TIME:
+                page = render(Path(self.directory)).encode()
         except InputError as error:
-            self.send_error(404, "No report", str(error))
+            self.send_error(404, "No such page", str(error))
             return
         self.send_content("text/html; charset=utf-8", page)
 

@@ -28,6 +28,7 @@ ROOTS = dict.fromkeys(DATA_STAGES, "data") | dict.fromkeys(MODEL_STAGES, "models
 ROOTS |= dict.fromkeys(REPORT_STAGES, "reports")
 
 WHOLE_REPORT = "report.html"  # below the address of the pages, and in reports/<profile>: of no stage alone
+COMPARISON = "comparison.html"  # below the address of the pages: challenger and champion side by side
 
 PARAMETERS_OF = {"grpo_sweep": "altollm_grpo"}  # stages told what another one is told
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from jobs.pages.template import page_environment
 from jobs.runner.whole_file import write_whole
-from orchestration.comparison.comparison import Comparison
+from orchestration.comparison.comparison import Comparison, compare
 from orchestration.comparison.table import INTERVALS, data_cells, figure_cells, summary, title
+from orchestration.comparison.versions import DEFAULT_AFTER, DEFAULT_BEFORE
 
 
 def render_page(comparison: Comparison) -> str:
@@ -18,6 +19,11 @@ def render_page(comparison: Comparison) -> str:
         data_cells=data_cells,
         figure_cells=figure_cells,
     )
+
+
+def render_default(root: Path) -> str:
+    """Of champion and challenger. Raises InputError where there are none."""
+    return render_page(compare(root, DEFAULT_BEFORE, DEFAULT_AFTER))
 
 
 def write_page(comparison: Comparison, path: Path) -> None:

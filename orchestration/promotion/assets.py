@@ -10,7 +10,9 @@ import dagster as dg
 
 from assets.code_links import code_references
 from assets.described import Guide, described
+from assets.stage_asset import page_link
 from data_contracts.errors import InputError
+from jobs.runner.layout import COMPARISON
 
 if TYPE_CHECKING:
     from orchestration.promotion.decision import Decision
@@ -89,7 +91,10 @@ def promotion_asset(root: Path) -> dg.AssetsDefinition:
 def decision_metadata(decision: "Decision") -> dict[str, dg.MetadataValue]:
     from orchestration.promotion.table import markdown_table
 
-    return {
+    metadata: dict[str, dg.MetadataValue] = {
         "decision": dg.MetadataValue.text(decision.summary),
         "findings": dg.MetadataValue.md(markdown_table(decision.findings)),
     }
+    if decision.champion is not None:
+        metadata["side by side"] = page_link(COMPARISON)
+    return metadata

@@ -2,12 +2,18 @@
 
 import shutil
 import subprocess
+import threading
+import urllib.request
+from functools import partial
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from jobs.benchmarking.results import SAMPLES_FILE
+from jobs.runner.layout import COMPARISON
+from orchestration.page_server import PageHandler
 from orchestration.promotion.champion import ALTOLLM, Registry
 from tests.jobs.test_benchmark_report import Resources
 from tests.orchestration.comparison import project
@@ -83,6 +89,19 @@ def test_the_page_holds_it_all_and_asks_for_nothing_outside(alto: Alto, root: Pa
     assert text.count("data:image/png;base64,") > 2
     for expected in ("altollm 1 (champion) → workspace", "altollm_grpo.steps", "code.py", "✓ better"):
         assert expected in text
+
+
+def test_the_page_server_compares_challenger_and_champion_when_asked(root: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(PageHandler, directory=str(root))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}/{COMPARISON}"
+            with urllib.request.urlopen(address, timeout=300) as response:
+                assert "altollm 1 (champion) → altollm 2 (challenger)" in response.read().decode()
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_results_that_are_gone_are_named(alto: Alto, root: Path, tmp_path: Path) -> None:
