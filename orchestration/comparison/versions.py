@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from data_contracts.errors import InputError
-from jobs.runner.layout import PARAMETERS_OF, STAGES, stage_of_path
+from jobs.runner.layout import MODEL_STAGES, PARAMETERS_OF, STAGES, stage_of_path
 from jobs.runner.lineage import Lineage, read_lineage
 from jobs.runner.model_card import MEASURING_STAGES
 from jobs.runner.registry import CHALLENGER, CHAMPION, LEDGER_FILE, PARAMETERS_FILE, REGISTERED_MODELS
@@ -133,7 +133,9 @@ def _registered(lineage: Lineage, wanted: re.Match[str]) -> Version:
         )
     stage = next(stage for stage, name in REGISTERED_MODELS.items() if name == model)
     stages = {stage, *lineage.all_upstream(stage)}
-    stages |= {name for name in MEASURING_STAGES if stage in lineage.stage(name).upstream}
+    for name in MEASURING_STAGES:
+        if stages.issuperset(set(MODEL_STAGES) & (read := set(lineage.stage(name).upstream))):
+            stages |= {name, *read}
     return Version(
         name=f"{model} {version.version}" + (f" ({alias})" if alias else ""),
         commit=version.tags.get("git_commit", ""),
