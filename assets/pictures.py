@@ -13,7 +13,8 @@ from typing import Any
 
 import dagster as dg
 
-SHOWN_WIDTH = 440  # pixels, in place
+SHOWN_WIDTH = 320  # pixels, in place: what Dagster has room for
+VERSION_DIGITS = 12  # of the MD5 of a picture, in its link
 KEPT_WIDTH = 720  # pixels, of a copy
 KEPT_QUALITY = 60
 KEPT_BYTES = 48_000  # of one copy
@@ -30,7 +31,7 @@ def shown_pictures(root: Path, folder: Path) -> dict[str, Any]:
     """Links to as many PNG files in the folder's `pictures` as fit in place, each to just this version of it."""
     text = ""
     for path in _paths(folder):
-        digest = hashlib.md5(path.read_bytes()).hexdigest()
+        digest = hashlib.md5(path.read_bytes()).hexdigest()[:VERSION_DIGITS]
         address = f"{page_address()}/{path.relative_to(root).as_posix()}?md5={digest}"
         longer = f"{text}[![{path.stem}]({address}&width={SHOWN_WIDTH})]({address})\n\n"
         if len(longer) >= SHOWN_IN_PLACE:

@@ -109,7 +109,7 @@ def test_pictures_in_place_are_those_of_this_result_only(
         links = re.fullmatch(r"\[!\[samples\]\((.*)\)\]\((.*)\)\s*", text)
         assert links
         with urllib.request.urlopen(links[1]) as small, urllib.request.urlopen(links[2]) as whole:
-            assert Image.open(small).size == (440, 147)
+            assert Image.open(small).size == (320, 107)
             assert whole.read() == picture.read_bytes()
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{pages}/{(folder / 'weights.png').relative_to(tmp_path)}")

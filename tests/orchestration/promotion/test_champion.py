@@ -518,3 +518,29 @@ def test_a_registry_that_is_down_is_told_in_the_report(root: Path, monkeypatch: 
     view = view_champion(lineage(root))
     assert view.version is None
     assert "does not answer" in view.problem
+
+
+def test_each_decision_is_noted_once_with_its_reason(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crown_first(root, monkeypatch)
+    decisions.promote(root)  # the champion against itself: nothing is decided
+    challenge(root, monkeypatch, "2")
+    change_answers(root / SCENES / SAMPLES_FILE, 0.3)
+    decisions.promote(root)
+    refused = noted(root)
+    decisions.promote(root)
+    assert noted(root) == refused  # the same refusal, at the same time
+    change_answers(root / SCENES / SAMPLES_FILE, 0.99)
+    decisions.promote(root)
+    decisions.roll_back(root)
+    found = {key: reason for key, (_, reason) in noted(root).items()}
+    assert found.keys() == {("1", "promoted"), ("2", "refused"), ("2", "promoted"), ("2", "rolled_back")}
+    assert found["1", "promoted"].startswith("altollm 1 is better than the baselines")
+    assert found["2", "refused"].startswith(
+        "altollm 2 is not shown to be better than champion 1; scenes giou"
+    )
+    assert found["2", "promoted"] == "altollm 2 is better than champion 1"
+    assert found["2", "rolled_back"] == "altollm 1 is champion again, instead of 2"
+
+
+def noted(root: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    return {(one.version, one.what): (one.time, one.reason) for one in Registry(root).decisions()}
