@@ -15,6 +15,7 @@ from jobs.runner.job_spec import Resources
 from jobs.runner.layout import STAGES, parameter_section, project_root
 from jobs.runner.lineage import Lineage, read_lineage
 from jobs.runner.parameters import documented_parameters
+from orchestration.alerts.settings import Alerts
 from orchestration.automation.settings import Automation
 from orchestration.housekeeping.settings import Retention
 from orchestration.launching.kubernetes.settings import KubernetesSettings
@@ -30,6 +31,7 @@ OTHER_SECTIONS: dict[str, type[BaseModel]] = {
 }
 # What a site sets up, by file.
 SETTINGS: dict[str, type[BaseModel]] = {
+    "infra/alerts.yaml": Alerts,
     "infra/automation.yaml": Automation,
     "infra/retention.yaml": Retention,
     "infra/slurm/settings.yaml": SlurmSettings,

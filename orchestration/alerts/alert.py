@@ -6,9 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-Kind = Literal[
-    "run_failed", "check_failed", "too_old", "orphaned_job", "promoted", "refused", "rolled_back", "sample"
-]
+Kind = Literal["run_failed", "check_failed", "too_old", "orphaned_job", "promoted", "refused", "rolled_back"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -18,7 +16,7 @@ class Alert(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
-    kind: Kind
+    kind: Kind | Literal["sample"]
     subject: str
     text: str
     time: str  # ISO 8601, UTC

@@ -25,8 +25,6 @@ class _Destination(_Section):
 
 
 class Webhook(_Destination):
-    """Gets a POST with JSON."""
-
     url_variable: VariableName = Field(description="variable with the address")
 
     @property
@@ -64,8 +62,8 @@ Destination = Webhook | Email
 
 
 class Alerts(_Section):
-    webhooks: tuple[Webhook, ...] = ()
-    emails: tuple[Email, ...] = ()
+    webhooks: tuple[Webhook, ...] = Field(default=(), description="each gets a POST with JSON")
+    emails: tuple[Email, ...] = Field(default=(), description="each is a server and whom it sends to")
 
     @model_validator(mode="after")
     def _each_once(self) -> "Alerts":
