@@ -1,6 +1,7 @@
 """Thirteen weeks: what runs, what is said, who is champion, and that nothing is lost. One retraining is a real one."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,12 @@ from assets.stage_asset import FINAL_TAG
 from jobs.runner import registry
 from jobs.runner.staleness import lineage_state
 from orchestration import definitions as code_location
+from orchestration.housekeeping.dvc_cache import CACHED
+from orchestration.housekeeping.mlflow_models import VERSION
+from orchestration.housekeeping.run import keep_house
 from orchestration.jobs import RETRAINING
 from orchestration.promotion.champion import ALTOLLM, TOKENIZER
+from orchestration.promotion.decision import roll_back
 from tests.jobs.runner.toy_project import assert_cache_is_sound
 from tests.lineage import quarter as quarters
 from tests.lineage.project import data_versions
@@ -115,7 +120,18 @@ def test_a_quarter(quarter: Quarter, monkeypatch: pytest.MonkeyPatch) -> None:
     stale = {str(state.address): state.why for state in lineage_state(quarter.root) if state.plan == "runs"}
     assert stale == {BROKEN: f"{BROKEN} has never run; refused when it last ran: {why}"}
     assert_recorded_is_cached(quarter.root)
-    assert_versions_are_whole()
+    assert_versions_are_whole("1", "2", "3", "4")
+
+    a_year_later = time.time() + 365 * 24 * 3600
+    cleaned = keep_house(quarter.root, quarter.instance, delete=True, now=a_year_later)
+    assert cleaned.left_out == ()
+    assert {line.kind for line in cleaned.lines if line.removed} >= {CACHED, VERSION}
+    assert {
+        str(state.address): state.why for state in lineage_state(quarter.root) if state.plan == "runs"
+    } == stale
+    assert_recorded_is_cached(quarter.root)
+    assert_versions_are_whole("1", "3", "4")  # those that were champion, for a rollback
+    assert [roll_back(quarter.root), roll_back(quarter.root)] == ["3", "1"]
 
 
 def unreachable(root: Path) -> None:
@@ -159,11 +175,11 @@ def cached(root: Path, md5: str) -> Path:
     return root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
 
 
-def assert_versions_are_whole() -> None:
-    """The files of every registered version are where it says."""
+def assert_versions_are_whole(*expected: str) -> None:
+    """Just these versions are registered, and their files are where they say."""
     client = MlflowClient()
-    for model, number in ((TOKENIZER, 4), (ALTOLLM, 4)):
+    for model in (TOKENIZER, ALTOLLM):
         versions = client.search_model_versions(f"name = '{model}'")
-        assert len(versions) == number
+        assert {str(version.version) for version in versions} == set(expected)
         for version in versions:
             assert client.list_artifacts(version.run_id, "model"), f"{model} {version.version}"
