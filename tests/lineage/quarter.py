@@ -4,45 +4,36 @@ Data is acquired and prepared for real. Models are stand-ins that take milliseco
 """
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import numpy as np
-import yaml
 
 from alto_models.data.shards import ShardRows
 from alto_models.tokenizer.config import TokenizerConfig
 from data_contracts.schemas import REFERRING_SCHEMA
 from jobs import benchmark
-from jobs.acquisition.sa1b_writer import write_shard
 from jobs.runner.job_spec import JobSpec
 from jobs.runner.stage_lock import StageLock
 from jobs.runner.verdict import forget_verdict
 from jobs.runner.worker import execute, refuse_failed_checks
-from jobs.sample_scenes.scene import Scene, SceneConfig, draw_scene
-from jobs.sample_scenes.seeds import scene_rng
 from jobs.serving.package import package_segmenter
 from orchestration import definitions as code_location
 from orchestration.launching.session import StageLauncher
 from orchestration.partitions import add_missing_batches
 from orchestration.promotion.champion import ALTOLLM, CHAMPION, Registry
 from tests.jobs.benchmark_example import config, known_systems, stage_context
-from tests.lineage.project import copy_repository
+from tests.lineage.quarter_project import draw_shard
 from tests.lineage.stand_ins import leave_result
-from tests.lineage.test_damaged_data import damage_first_image
 from tests.orchestration.promotion.answers import write_answers
 
 MONDAY = datetime(2030, 1, 7, 3, tzinfo=UTC)
-IMAGES = 12  # of a shard
 REAL_IN_EVERY_WEEK = (
     *("acquire_sa1b", "prepare_sa1b", "acquire_referring", "prepare_referring"),
     *("acquire_benchmark", "prepare_benchmark", "base_weights"),
 )
-RULES = {"gains": ["giou"], "max_loss": {"giou": 0.01}, "max_slowdown": None, "resamples": 200}
 
 
 @dataclass
@@ -208,50 +199,6 @@ def failure(event: dg.DagsterEvent) -> str:
     while error and error.cause:
         error = error.cause
     return error.message if error else ""
-
-
-def draw_shard(root: Path, number: int, broken: bool = False) -> None:
-    """A shard in the folder; of a broken one, the masks of an image are not what they are said to be."""
-    path = root / "shards" / f"sa_{number:06d}.tar"
-
-    def scenes() -> Iterator[tuple[Scene, np.random.Generator]]:
-        for index in range(IMAGES):
-            rng = scene_rng(7, path.name, index)
-            yield draw_scene(rng, SceneConfig()), rng
-
-    drawn = root / "drawn" / path.name if broken else path
-    drawn.parent.mkdir(exist_ok=True)
-    write_shard(scenes(), drawn)
-    if broken:
-        damage_first_image(drawn, path)
-
-
-def create(root: Path) -> None:
-    """One shard in a folder, one training set, and settings by which nothing waits."""
-    copy_repository(root)
-    (root / "shards").mkdir()
-    draw_shard(root, 0)
-    for name, changes in {
-        "params.yaml": {
-            "acquire_sa1b": {"source": "folder", "folder": str(root / "shards")},
-            "benchmark": {"limit": None},
-            "promotion": RULES,
-        },
-        "partitions.yaml": {
-            "sa1b": {"batches": ["batch_000"], "shards": {"batch_000": ["sa_000000.tar"]}},
-            "referring": {"datasets": ["refcoco"]},
-        },
-        "infra/automation.yaml": {
-            "new_data": {"seconds_between_looks": 60, "settled_seconds": 0},
-            "retrying": {"times": 2, "after_minutes": 0},
-        },
-        # The project has no commit, and every version counts.
-        "infra/retention.yaml": {"dvc_cache": {"commits": "none"}, "model_versions": {"newest": 0}},
-    }.items():
-        content = yaml.safe_load((root / name).read_text())
-        for key, value in changes.items():
-            content[key] = content[key] | value
-        (root / name).write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def prepare_data(quarter: Quarter) -> None:

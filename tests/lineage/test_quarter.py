@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from assets.stage_asset import FINAL_TAG
-from jobs.runner import registry
+from jobs.runner import registry, worker
 from jobs.runner.staleness import lineage_state
 from orchestration import definitions as code_location
 from orchestration.housekeeping.dvc_cache import CACHED
@@ -21,9 +21,9 @@ from orchestration.jobs import RETRAINING
 from orchestration.promotion.champion import ALTOLLM, TOKENIZER
 from orchestration.promotion.decision import roll_back
 from tests.jobs.runner.toy_project import assert_cache_is_sound
-from tests.lineage import quarter as quarters
+from tests.lineage import quarter_project
 from tests.lineage.project import data_versions
-from tests.lineage.quarter import Quarter, Week, World
+from tests.lineage.quarter import Quarter, Week, World, prepare_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 TRAINING = [stage for stage in RETRAINING if stage != "base_weights"]
@@ -35,16 +35,18 @@ BROKEN = "prepare_sa1b@batch_003"
 @pytest.fixture
 def quarter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Quarter]:
     root = tmp_path / "project"
-    quarters.create(root)
+    quarter_project.create(root)
     monkeypatch.chdir(root)
     monkeypatch.setenv("PYTHONPATH", str(root))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     world = World(scratch=tmp_path)
     monkeypatch.setattr(code_location, "StageLauncher", lambda: world)
     monkeypatch.setattr(registry, "package_segmenter", world.package)
+    # Of data, in this very process: nothing is to be left behind in it.
+    monkeypatch.setattr(worker, "make_arithmetic_repeatable", lambda threads: None)
     with dg.instance_for_test() as instance:
         quarter = Quarter(root, instance, world)
-        quarters.prepare_data(quarter)
+        prepare_data(quarter)
         yield quarter
 
 
