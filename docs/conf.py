@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-sys.path[:0] = [str(DOCS.parent), str(DOCS)]
+sys.path.insert(0, str(DOCS.parent))
 
-from reference_pages import write_reference  # noqa: E402
+from docs.reference_pages import write_reference  # noqa: E402
 
 project = "ALTo pipeline"
 extensions = ["myst_parser"]

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import typer
 from pydantic import BaseModel
 
 from assets.drift import DriftConfig
+from docs.figure_meanings import FIGURES, group_of
 from jobs.runner.job_spec import Resources
 from jobs.runner.layout import STAGES, parameter_section, project_root
 from jobs.runner.lineage import Lineage, read_lineage
@@ -194,7 +195,16 @@ def commands_page(alto: Any) -> str:
 
 
 def metrics_page() -> str:
-    lines = ["# Metrics", "", "What the code says about every figure, and where its definition comes from."]
+    lines = [
+        "# Metrics",
+        "",
+        "First the figures of the stages' reports, which Dagster and MLflow show; then what the code says of each",
+        "definition, and where it comes from. Of language models, `start` and `before` are figures before training,",
+        "`full` and `adaptive` those after it by the sort of prompt, `after` those with adaptive prompts.",
+    ]
+    for beginning, figures in FIGURES.items():
+        of = ", ".join(f"`{stage}`" for stage in STAGES if group_of(stage) == beginning)
+        lines += ["", f"## Figures of {of}", "", *table(("figure", "meaning"), figure_rows(figures))]
     for name in METRIC_MODULES:
         module = importlib.import_module(name)
         lines += ["", f"## {name}", "", inspect.cleandoc(module.__doc__ or "")]
@@ -203,6 +213,11 @@ def metrics_page() -> str:
             if own and (inspect.isfunction(member) or inspect.isclass(member)) and member.__doc__:
                 lines += ["", f"### {member_name}", "", inspect.cleandoc(member.__doc__)]
     return text_of(lines)
+
+
+def figure_rows(figures: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    for name, meaning in figures.items():
+        yield f"`{name.replace('.+', '<name>').replace('[A-Za-z0-9_]+', '<split>')}`", meaning
 
 
 def leaves(command: Any, path: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], Any]]:

@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+from docs.figure_meanings import meaning_of
+from jobs.runner.layout import output_folder
+from jobs.runner.lineage import read_lineage
 from tests.docs.command_blocks import CommandBlock, all_blocks
 from tests.docs.run_blocks import make_edits, new_project, run_block
 from tests.lineage.project import repro
@@ -40,6 +43,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mask = coco.decode(annotation["segmentation"]).astype(np.uint8)
         Image.fromarray(255 * mask).save(project / "masks" / f"{number}.png")
     return project
+
+
+def test_every_figure_of_a_report_is_in_the_reference(project: Path) -> None:
+    unexplained = []
+    for address in read_lineage(project).addresses:
+        report = json.loads((project / output_folder("smoke", address) / "report.json").read_text())
+        unexplained += [
+            f"{address}: {figure}"
+            for figure in report["figures"]
+            if meaning_of(address.stage, figure) is None
+        ]
+    assert unexplained == []
 
 
 @pytest.mark.parametrize("block", FAST, ids=str)

@@ -1,0 +1,1 @@
+"""Pages, and the code that draws and writes some of them."""
