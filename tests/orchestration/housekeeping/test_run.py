@@ -99,8 +99,12 @@ def test_mlflow_away_leaves_that_out_and_does_the_rest(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     shown = alto("housekeeping", "--delete")
     assert shown.status == 1
-    (line,) = (line for line in shown.stdout.splitlines() if line.startswith("left out: "))
-    assert line.startswith("left out: MLflow is not reachable, so its versions are left out")
+    lines = [line for line in shown.stdout.splitlines() if line.startswith("left out: ")]
+    assert len(lines) == 2, "versions, and the cache, of which they may need something"
+    assert lines[0].startswith(
+        "left out: MLflow is not reachable, so what is registered is not known; try again"
+    )
+    assert lines[1].startswith("left out: DVC cache: MLflow is not reachable")
     assert not work_folder(root).exists()
 
 
