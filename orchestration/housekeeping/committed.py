@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from data_contracts.errors import InputError
+from data_contracts.errors import InputError, first_line
 
 Commits = Literal["all", "tips", "none"]
 FILES = ("dvc.lock", "*.dvc")
-REFS = ("refs/heads", "refs/tags", "refs/remotes", "refs/exps", "refs/stash")
 
 
 def read_work_tree(root: Path) -> Iterator[str]:
@@ -37,14 +36,14 @@ def read_committed(root: Path, commits: Commits) -> Iterator[str]:
 
 def all_blobs(root: Path) -> set[str]:
     """Without `--full-history` git leaves out branches that were merged and whose version was not taken."""
-    listed = git(root, "rev-list", "--objects", "--full-history", "--all", "HEAD", "--", *FILES).decode()
+    listed = git(root, "rev-list", "--objects", "--full-history", "--all", "--", *FILES).decode()
     objects = [line.split(" ", 1) for line in listed.splitlines()]
     return {one[0] for one in objects if len(one) == 2 and one[1].endswith((".dvc", "dvc.lock"))}
 
 
 def blobs_of_tips(root: Path) -> set[str]:
-    tips = git(root, "for-each-ref", "--format=%(objectname)", *REFS).decode().split()
-    listed = [git(root, "ls-tree", "-r", tip).decode() for tip in {*tips, "HEAD"}]
+    tips = git(root, "rev-list", "--no-walk", "--all").decode().split()
+    listed = [git(root, "ls-tree", "-r", tip).decode() for tip in tips]
     lines = [line.split("\t") for text in listed for line in text.splitlines()]
     return {about.split()[2] for about, name in lines if name.endswith((".dvc", "dvc.lock"))}
 
@@ -54,8 +53,8 @@ def git(root: Path, *arguments: str, given: str = "") -> bytes:
         ["git", "-C", str(root), *arguments], input=given.encode(), capture_output=True, check=False
     )
     if done.returncode:
+        said = first_line(ValueError(done.stderr.decode(errors="replace").strip()))
         raise InputError(
-            f"git {arguments[0]}: {done.stderr.decode(errors='replace').strip().splitlines()[-1:]}; without git set"
-            " dvc_cache.commits to none in infra/retention.yaml"
+            f"git {arguments[0]}: {said}; without git set dvc_cache.commits to none in infra/retention.yaml"
         )
     return done.stdout

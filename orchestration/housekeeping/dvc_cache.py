@@ -18,6 +18,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 from dvc_data.hashfile.db import HashFileDB, get_index
 
+from assets.drift import CHAMPION_DATA_FILE
 from data_contracts.errors import InputError, first_line
 from jobs.runner.exchange import Unreachable
 from jobs.runner.remote_outputs import remote_explained
@@ -28,6 +29,7 @@ from orchestration.housekeeping.rules import SECONDS_A_DAY, Found, Key, Rule
 from orchestration.housekeeping.settings import Retention
 from orchestration.housekeeping.staged_jobs import returned_entries
 from orchestration.housekeeping.work_folders import live_folders
+from orchestration.promotion.champion import CHAMPION_FILE
 
 CACHED, REMOTE = "file in the DVC cache", "file in the DVC remote"
 HASH = re.compile(r"\b[0-9a-f]{32}\b(?:\.dir)?")
@@ -90,10 +92,13 @@ class DvcCache:
             raise LeftOut("DVC cache: MLflow does not say which data its versions were trained on; try again")
         kept = self.retention.dvc_cache
         young = self.now - kept.days * SECONDS_A_DAY
+        champion = [self.root / name for name in (CHAMPION_FILE, CHAMPION_DATA_FILE)]
+        pinned = [file.read_text() for file in champion if file.exists()]
         entries = [file.read_text() for file in run_cache.glob("*/*/*") if file.stat().st_mtime > young]
         return {
             **dict.fromkeys(hashes_in(entries), "a young entry of the run cache names it"),
             **dict.fromkeys(hashes_in(self.models.ledgers), "the ledger of a registered version names it"),
+            **dict.fromkeys(hashes_in(pinned), "the champion was made from it"),
             **dict.fromkeys(hashes_in(read_committed(self.root, kept.commits)), "a commit's ledger names it"),
             **dict.fromkeys(hashes_in(read_work_tree(self.root)), "the ledger names it"),
         }

@@ -152,7 +152,7 @@ class MlflowModels:
         try:
             yield MlflowClient()
         except (MlflowException, OSError) as error:
-            raise LeftOut(trouble(error, "so its versions are left out; try again")) from None
+            raise LeftOut(trouble(error, "so what is registered is left out; try again")) from None
 
 
 def remove_version(client: Any, model: str, number: str) -> None:

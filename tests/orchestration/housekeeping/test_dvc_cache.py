@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
+from orchestration.housekeeping.committed import Commits, read_committed
 from orchestration.housekeeping.dvc_cache import CACHED, REMOTE, DvcCache
 from orchestration.housekeeping.mlflow_models import MlflowModels
 from orchestration.housekeeping.part import LeftOut
 from orchestration.housekeeping.rules import Verdict
 from orchestration.housekeeping.run import clean
+from orchestration.promotion.champion import CHAMPION_FILE
 from tests.jobs.runner.toy_project import assert_cache_is_sound, create, dvc, other_door, set_parameters
-from tests.orchestration.housekeeping.ending import clean_and_be_killed, in_days, names, retention
+from tests.orchestration.housekeeping.ending import clean_and_be_killed, in_days, names, retention, why
 
 MANY = in_days(400)
 REMOTE_CONFIG = "['remote \"storage\"']\n    url = ../../remote\n"
-STAGES = ("prepare_sa1b@a", "prepare_sa1b@b", "prepare_sa1b@c", "tokenizer_stage1", "tokenizer_benchmark")
+STAGES = ("prepare_sa1b@a", "prepare_sa1b@b")
 
 
 def record(root: Path, suffix: str) -> None:
@@ -54,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(root, "checkout", "-q", "-")
     record(root, "lost")
     record(root, "now")
-    dvc(root, "push")
+    dvc(root, "push", *STAGES)
     return root
 
 
@@ -105,12 +107,12 @@ def test_only_what_no_ledger_names_goes(root: Path) -> None:
     assert names(verdicts, CACHED) == before - in_use
     assert len(before - in_use) > 0
     assert_cache_is_sound(root)
-    assert "up to date" in dvc(root, "status").stdout
+    assert "up to date" in dvc(root, "status", *STAGES).stdout
     assert not any(verdict.removed for verdict in delete(root)), "a second call finds nothing"
     for version in ("HEAD", "branch"):  # both can still be brought back
         git(root, "checkout", "-q", "--force", version)
-        dvc(root, "checkout", "--force")
-        assert "up to date" in dvc(root, "status").stdout
+        dvc(root, "checkout", "--force", *STAGES)
+        assert "up to date" in dvc(root, "status", *STAGES).stdout
 
 
 @pytest.mark.parametrize(("commits", "scope"), [("tips", {"all_branches": True}), ("none", {})])
@@ -119,6 +121,34 @@ def test_fewer_commits_may_be_kept(root: Path, commits: str, scope: dict[str, bo
     assert in_use < files_in_use(root, all_commits=True)
     delete(root, commits)
     assert cached(root) == in_use
+
+
+@pytest.mark.parametrize("commits", ["all", "tips"])
+def test_before_the_first_commit_there_is_only_the_work_tree(tmp_path: Path, commits: Commits) -> None:
+    git(tmp_path, "init", "-q")
+    assert list(read_committed(tmp_path, commits)) == []
+
+
+def test_outside_git_the_cache_is_left_out_with_advice(root: Path) -> None:
+    shutil.rmtree(root / ".git")
+    dvc(root, "config", "core.no_scm", "true")
+    with pytest.raises(
+        LeftOut, match="^DVC cache: git rev-list: .*without git set dvc_cache.commits to none"
+    ):
+        delete(root)
+    assert any(verdict.removed for verdict in delete(root, "none"))
+
+
+def test_the_checkpoint_of_the_champion_stays_with_its_files(root: Path) -> None:
+    lost = cached(root) - files_in_use(root, all_commits=True)
+    pinned, other = sorted(name for name in lost if name.endswith(".dir"))[:2]
+    (root / "infra").mkdir()
+    (root / CHAMPION_FILE).write_text(json.dumps({"altollm": {"version": "1", "data_version": pinned}}))
+    verdicts = delete(root)
+    assert why(verdicts, CACHED, pinned) == "the champion was made from it"
+    listed = json.loads((root / ".dvc/cache/files/md5" / pinned[:2] / pinned[2:]).read_text())
+    assert {file["md5"] for file in listed} <= cached(root)
+    assert other in names(verdicts, CACHED)
 
 
 def test_what_is_young_stays(root: Path) -> None:
@@ -156,7 +186,7 @@ def test_a_dry_run_deletes_nothing(root: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("time", [1, 4])
+@pytest.mark.parametrize("time", [1, 3])
 def test_killed_in_between_everything_named_is_whole(
     root: Path, monkeypatch: pytest.MonkeyPatch, time: int
 ) -> None:

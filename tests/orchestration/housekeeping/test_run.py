@@ -102,9 +102,11 @@ def test_mlflow_away_leaves_that_out_and_does_the_rest(
     lines = [line for line in shown.stdout.splitlines() if line.startswith("left out: ")]
     assert len(lines) == 2, "versions, and the cache, of which they may need something"
     assert lines[0].startswith(
-        "left out: MLflow is not reachable, so what is registered is not known; try again"
+        "left out: MLflow is not reachable, so what is registered is left out; try again"
     )
-    assert lines[1].startswith("left out: DVC cache: MLflow is not reachable")
+    assert lines[1].startswith(
+        "left out: DVC cache: MLflow does not say which data its versions were trained on"
+    )
     assert not work_folder(root).exists()
 
 
