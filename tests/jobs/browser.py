@@ -1,7 +1,7 @@
-"""Pages as a browser shows them: opened from disk, offline, with everything that goes wrong written down."""
+"""Pages as a browser shows them, with everything that goes wrong written down."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,19 +46,23 @@ class OpenPage:
         return width
 
 
+def watched(page: Page, complaints: Sequence[str] = ("error", "warning")) -> OpenPage:
+    """A page on which nothing has been opened yet. complaints: levels of the console's lines that count as such."""
+    shown = OpenPage(page)
+    page.on("request", lambda request: request.url.startswith("data:") or shown.requests.append(request.url))
+    page.on("console", lambda said: said.type in complaints and shown.complaints.append(said.text))
+    page.on("pageerror", lambda error: shown.complaints.append(str(error)))
+    return shown
+
+
 @contextmanager
 def opened(path: Path, width: int = 1280, height: int = 900) -> Iterator[OpenPage]:
+    """A file, offline."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
-            shown = OpenPage(
-                browser.new_context(offline=True, viewport={"width": width, "height": height}).new_page()
-            )
-            shown.page.on("request", lambda r: r.url.startswith("data:") or shown.requests.append(r.url))
-            shown.page.on(
-                "console", lambda m: m.type in ("error", "warning") and shown.complaints.append(m.text)
-            )
-            shown.page.on("pageerror", lambda error: shown.complaints.append(str(error)))
+            size = {"width": width, "height": height}
+            shown = watched(browser.new_context(offline=True, viewport=size).new_page())
             shown.page.goto(path.resolve().as_uri())
             shown.page.wait_for_load_state("load")
             yield shown
