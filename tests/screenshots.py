@@ -1,29 +1,22 @@
 """Pictures of the pages for the documentation, made from what this project's lineage last made.
 
-`python -m tests.screenshots`, after `make demo` (which draws its data itself), writes docs/pictures/*.png: the whole
-report and the pages of Dagster, as headless Chromium shows them.
+`python -m tests.screenshots`, after `make demo` (which draws its data itself), writes docs/pictures/*.png as headless
+Chromium shows them: the whole report and its asset, and what people see who materialize stages by clicks.
 """
 
 import io
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from jobs.runner.layout import project_root
-from tests.jobs.browser import CHROMIUM, FLAGS
+from tests.browser.dagster_pages import WIDTH, dagster_pages
+from tests.browser.served_project import DAMAGED, SOUND, make_project, user_interface
 
-WIDTH = 1280
+HEIGHT = 900  # pixels, of a window
 LARGEST = 200_000  # bytes of a picture
-SECONDS_TO_START = 300
-SECONDS_TO_SHOW = 240
 
 # Picture -> what the page scrolls to, and the height that is shown, in pixels.
 REPORT_PARTS = {
@@ -35,10 +28,10 @@ REPORT_PARTS = {
 }
 # Picture -> path, and a text that is there when the page is complete.
 DAGSTER_PAGES = {
-    "dagster_asset": ("/assets/benchmark_report?view=overview", "baselines_beaten"),
-    "dagster_checks": ("/assets/benchmark_report?view=checks", "beats_champion"),
+    "dagster_asset": ("assets/benchmark_report?view=overview", "baselines_beaten"),
+    "dagster_checks": ("assets/benchmark_report?view=checks", "beats_champion"),
     "dagster_lineage": (
-        "/assets/benchmark_report?view=lineage&lineageScope=upstream&lineageDepth=20",
+        "assets/benchmark_report?view=lineage&lineageScope=upstream&lineageDepth=20",
         "acquire_sa1b",
     ),
 }
@@ -48,58 +41,39 @@ def main() -> None:
     root = project_root()
     folder = root / "docs" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": WIDTH, "height": 900})
-        with user_interface(root) as (dagster, pages):
-            page.goto(f"{pages}/report.html", timeout=1000 * SECONDS_TO_SHOW)
-            for name, (part, height) in REPORT_PARTS.items():
-                keep(page, folder / f"{name}.png", part_of(page, part, height))
-            for name, (path, text) in DAGSTER_PAGES.items():
-                page.goto(dagster + path)
-                page.get_by_text(text).first.wait_for(timeout=1000 * SECONDS_TO_SHOW)
-                page.wait_for_load_state("networkidle")
-                keep(page, folder / f"{name}.png", None)
-        browser.close()
+    lineage_pages(root, folder)
+    clicked_pages(folder)
 
 
-@contextmanager
-def user_interface(root: Path) -> Iterator[tuple[str, str]]:
-    """`alto ui` on free ports: the addresses of Dagster and of the pages."""
-    ports = [free_port() for _ in range(3)]
-    named = zip(("--dagster-port", "--mlflow-port", "--pages-port"), ports, strict=True)
-    command = [
-        sys.executable,
-        "-m",
-        "orchestration.cli",
-        "ui",
-        *(str(part) for pair in named for part in pair),
-    ]
-    process = subprocess.Popen(command, cwd=root)
-    dagster, pages = (f"http://127.0.0.1:{port}" for port in (ports[0], ports[2]))
-    try:
-        wait_for(f"{dagster}/server_info", process)
-        yield dagster, pages
-    finally:
-        process.terminate()
-        process.wait()
+def lineage_pages(root: Path, folder: Path) -> None:
+    """The whole report and its asset, of what was last made here."""
+    with user_interface(root) as served, dagster_pages(served.dagster, folder, HEIGHT) as dagster:
+        dagster.page.goto(f"{served.pages}/report.html")
+        for name, (part, height) in REPORT_PARTS.items():
+            keep(dagster.page, folder / f"{name}.png", part_of(dagster.page, part, height))
+        for name, (path, text) in DAGSTER_PAGES.items():
+            dagster.open(path)
+            dagster.page.get_by_text(text).first.wait_for()
+            keep(dagster.page, folder / f"{name}.png")
 
 
-def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + SECONDS_TO_START
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise SystemExit("`alto ui` did not start: see the lines above")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def clicked_pages(folder: Path) -> None:
+    """What is to be seen after the clicks of tests/browser, in a project of their own."""
+    with (
+        TemporaryDirectory(prefix="alto-") as scratch, user_interface(make_project(Path(scratch))) as served,
+        dagster_pages(served.dagster, Path(scratch), HEIGHT) as dagster,
+    ):
+        dagster.launch("prepare_sa1b", SOUND)
+        dagster.end_of_run()
+        dagster.open_partition("prepare_sa1b", SOUND)
+        keep(dagster.page, folder / "dagster_materialization.png")
+        dagster.launch("prepare_sa1b", DAMAGED)
+        dagster.end_of_run()
+        dagster.open_check("prepare_sa1b", "contract")
+        keep(dagster.page, folder / "dagster_failed_check.png")
+        dagster.launch("acquire_referring", "refcoco", "alto_pairs")
+        dagster.page.get_by_text("100% completed").wait_for()
+        keep(dagster.page, folder / "dagster_backfill.png")
 
 
 def part_of(page: Page, selector: str, height: int) -> dict[str, float]:
@@ -108,8 +82,9 @@ def part_of(page: Page, selector: str, height: int) -> dict[str, float]:
     return {"x": 0, "y": max(0, box["y"] - 16), "width": WIDTH, "height": height}
 
 
-def keep(page: Page, path: Path, clip: dict[str, float] | None) -> None:
+def keep(page: Page, path: Path, clip: dict[str, float] | None = None) -> None:
     """Write a picture of the page or of a part of it, in as many colours as `LARGEST` allows."""
+    page.wait_for_load_state("networkidle")
     shown = page.screenshot(full_page=clip is not None, clip=clip)
     with Image.open(io.BytesIO(shown)) as picture:
         for colours in (256, 128, 64, 32):

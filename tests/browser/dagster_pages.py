@@ -66,17 +66,32 @@ class DagsterPages:
     def open_tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
 
+    def open_partition(self, asset: str, partition: str) -> None:
+        self.open(f"assets/{asset}")
+        self.open_tab("Partitions")
+        self.page.get_by_title(partition, exact=True).first.click()
+        self.page.get_by_text("Materialized", exact=True).wait_for()
+
+    def open_check(self, asset: str, check: str) -> None:
+        self.open(f"assets/{asset}")
+        self.open_tab("Checks")
+        self.page.get_by_title(check, exact=True).first.click()
+        self.page.get_by_text("Evaluation result").wait_for()
+
     def row(self, key: str) -> Locator:
         """Of a table, by what is in a cell of it."""
-        return self.page.get_by_role("row").filter(
-            has=self.page.get_by_role("cell", name=key, exact=True)
-        )
+        return self.page.get_by_role("row").filter(has=self.page.get_by_role("cell", name=key, exact=True))
+
+
+def outside(shown: OpenPage) -> list[str]:
+    """What was asked for that is not on this machine."""
+    return [one for one in shown.requests if urlsplit(one.removeprefix("blob:")).hostname != "127.0.0.1"]
 
 
 @contextmanager
 def dagster_pages(address: str, folder: Path, height: int = 1000) -> Iterator[DagsterPages]:
-    """A browser window of its own. It fails where a page complained, or asked for anything from outside this machine; what was
-    shown when something failed is kept in the folder."""
+    """A browser window of its own. Fails where a page complained, or asked for anything from outside this machine; what
+    was shown when something failed is kept in the folder."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
@@ -88,7 +103,7 @@ def dagster_pages(address: str, folder: Path, height: int = 1000) -> Iterator[Da
             try:
                 yield DagsterPages(address, shown)
                 assert shown.complaints == [], shown.complaints
-                assert {urlsplit(one).hostname for one in shown.requests} <= {"127.0.0.1"}, shown.requests
+                assert outside(shown) == [], outside(shown)
             except BaseException:
                 picture = folder / "shown.png"
                 shown.page.screenshot(path=picture)

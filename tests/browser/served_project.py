@@ -18,9 +18,7 @@ from jobs.acquisition.sa1b_writer import write_shard
 from jobs.sample_scenes.scene import SceneConfig, draw_scene
 from jobs.sample_scenes.seeds import scene_rng
 from tests.jobs.acquisition.object_store import free_ports
-from tests.jobs.benchmark_example import known_systems
-from tests.jobs.test_benchmark_report import make_inputs
-from tests.lineage.project import copy_repository, environment, repro
+from tests.lineage.project import copy_repository, environment, repro, run
 from tests.lineage.test_damaged_data import damage_first_image
 
 SECONDS_TO_START = 600
@@ -40,8 +38,11 @@ class Interface:
 
 
 def make_project(folder: Path) -> Path:
-    """Profile smoke: batches of shards are acquired, the masks of one image of the first are damaged; there are results
-    of a benchmark, and no report on them."""
+    """Profile smoke, with two batches of shards acquired, the masks of one image of the first damaged, and a report on
+    results of systems whose answers are known beforehand."""
+    from tests.jobs.benchmark_example import known_systems  # torch: seconds
+    from tests.jobs.test_benchmark_report import make_inputs
+
     root = copy_repository(folder / "project")
     draw_shards(folder / "drawn")
     (root / "shards").mkdir()
@@ -53,6 +54,7 @@ def make_project(folder: Path) -> Path:
     repro(root, "acquire_sa1b")
     for name, made in make_inputs(folder / "measured", known_systems()).items():
         shutil.copytree(made, root / "reports" / "smoke" / name)
+    run(root, "-m", "jobs.benchmark_report")
     return root
 
 

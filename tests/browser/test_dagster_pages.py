@@ -51,10 +51,7 @@ def test_a_stage_is_materialized_by_clicks(served: Interface, tmp_path: Path) ->
     with dagster_pages(served.dagster, tmp_path) as dagster:
         dagster.launch("prepare_sa1b", SOUND)
         assert dagster.end_of_run() == "Success"
-        dagster.open("assets/prepare_sa1b")
-        dagster.open_tab("Partitions")
-        dagster.page.get_by_title(SOUND, exact=True).first.click()
-        dagster.page.get_by_text("Materialized", exact=True).wait_for()
+        dagster.open_partition("prepare_sa1b", SOUND)
         made = figures(served.root, f"data/smoke/prepare_sa1b/{SOUND}")
         for name in ("rows_read", "rows_accepted", "images_accepted"):
             assert str(made[name]) in dagster.row(name).inner_text().split()
@@ -69,11 +66,8 @@ def test_a_failed_check_says_why(served: Interface, tmp_path: Path) -> None:
         dagster.launch("prepare_sa1b", DAMAGED)
         assert dagster.end_of_run() == "Failure"
         dagster.page.get_by_text("blocking check failed, nothing recorded").first.wait_for()
-        dagster.open("assets/prepare_sa1b")
-        dagster.open_tab("Checks")
-        dagster.page.get_by_title("contract", exact=True).first.click()
-        dagster.page.get_by_text("This is a blocking asset check").wait_for()
-        dagster.page.get_by_text("rows quarantined").first.wait_for()
+        dagster.open_check("prepare_sa1b", "contract")
+        assert dagster.page.get_by_text("This is a blocking asset check").is_visible()
         reason = dagster.page.get_by_text("rows quarantined").first.inner_text()
         assert "damaged" in reason
         assert "mask_readable" in reason
@@ -97,8 +91,6 @@ def test_a_backfill_of_two_partitions_is_launched_by_clicks(served: Interface, t
 @pytest.mark.parametrize("link", ["report", "whole report"])
 def test_the_report_opens_from_its_asset(served: Interface, tmp_path: Path, link: str) -> None:
     with dagster_pages(served.dagster, tmp_path) as dagster:
-        dagster.launch("benchmark_report")
-        assert dagster.end_of_run() == "Success"
         dagster.open("assets/benchmark_report")
         with dagster.page.context.expect_page(timeout=DEADLINE) as opening:
             dagster.row(link).get_by_role("link").first.click()

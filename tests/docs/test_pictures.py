@@ -1,5 +1,6 @@
 """Pictures in the documentation are small, readable, and shown."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,12 @@ from tests.screenshots import LARGEST, WIDTH
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = sorted((ROOT / "docs" / "pictures").glob("*.png"))
+PICTURES_OF = {
+    page: {
+        page.parent / name for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    }
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
 
 
 def test_there_are_pictures_of_the_report_and_of_dagster() -> None:
@@ -21,4 +28,9 @@ def test_a_picture_is_small_and_shown(path: Path) -> None:
     with Image.open(path) as picture:
         picture.load()
         assert picture.width == WIDTH
-    assert any(f"(pictures/{path.name})" in page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    assert path in set().union(*PICTURES_OF.values())
+
+
+@pytest.mark.parametrize("page", PICTURES_OF, ids=lambda page: page.name)
+def test_a_page_shows_pictures_that_are_there(page: Path) -> None:
+    assert [path for path in PICTURES_OF[page] if not path.is_file()] == []
