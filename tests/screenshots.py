@@ -60,7 +60,8 @@ def lineage_pages(root: Path, folder: Path) -> None:
 def clicked_pages(folder: Path) -> None:
     """What is to be seen after the clicks of tests/browser, in a project of their own."""
     with (
-        TemporaryDirectory(prefix="alto-") as scratch, user_interface(make_project(Path(scratch))) as served,
+        TemporaryDirectory(prefix="alto-") as scratch,
+        user_interface(make_project(Path(scratch))) as served,
         dagster_pages(served.dagster, Path(scratch), HEIGHT) as dagster,
     ):
         dagster.launch("prepare_sa1b", SOUND)
@@ -73,7 +74,7 @@ def clicked_pages(folder: Path) -> None:
         keep(dagster.page, folder / "dagster_failed_check.png")
         dagster.launch("acquire_referring", "refcoco", "alto_pairs")
         dagster.page.get_by_text("100% completed").wait_for()
-        keep(dagster.page, folder / "dagster_backfill.png")
+        keep(dagster.page, folder / "dagster_backfill.png", {"x": 0, "y": 0, "width": WIDTH, "height": 340})
 
 
 def part_of(page: Page, selector: str, height: int) -> dict[str, float]:
