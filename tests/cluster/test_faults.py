@@ -214,7 +214,8 @@ def test_the_controller_is_killed_and_away_for_30_seconds(on_slurm: Project, clu
     on_slurm.set("tokenizer_stage1", seconds=0.1)
     run = on_slurm.materialize("tokenizer_stage1").until_step(5)
     (number,) = re.findall(r"submitted \S+ \((\d+)\)", run.log)
-    cluster.kill_controller(number)
+    cluster.save_state(number)
+    cluster.kill_controller()
     killed = time.monotonic()
     try:
         submitted = on_slurm.materialize("mask_tokens", "submitted")
@@ -232,6 +233,21 @@ def test_the_controller_is_killed_and_away_for_30_seconds(on_slurm: Project, clu
     (one,) = on_slurm.mlflow_runs()
     assert one.info.status == "FINISHED"
     assert one.data.metrics["total"] == sum(range(STEPS))
+
+
+def test_the_controller_is_killed_before_it_has_written_down_that_there_is_a_job(
+    on_slurm: Project, cluster: Slurm
+) -> None:
+    """Started again it knows nothing of the job, has its node kill what runs, and may hold back what comes next."""
+    on_slurm.set("mask_tokens", seconds=0.2)
+    run = on_slurm.materialize("mask_tokens").until_step(5)
+    cluster.kill_controller(before_it_saved=str(on_slurm.root))
+    cluster.start_controller()
+    run.succeeds()
+    assert_no_step_was_lost(run.lives(), 5)
+    assert "the job was forgotten by its scheduler" in run.log
+    assert run.status() == "SUCCESS"
+    assert "COMPLETED" in slurm_states(cluster, on_slurm, "mask_tokens")
 
 
 def test_a_requeued_job_goes_on(on_slurm: Project, cluster: Slurm) -> None:

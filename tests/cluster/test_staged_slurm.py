@@ -194,7 +194,7 @@ def test_planted_secrets_are_found_nowhere(
     assert leaks(contents) == []
     assert submitted.leaks == []
     # The jobs had them, and what is not secret is found, so the search would have found a secret.
-    assert len(submitted.scripts) == len(data_versions(project))
+    assert len(submitted.scripts) >= len(data_versions(project))
     assert {place for place, _ in leaks(submitted.environments.items())} == submitted.environments.keys()
     assert all(b"jobs.runner.staged_job" in script for script in submitted.scripts.values())
     orders = {str(order.job.address) for order in submitted.orders.values()}

@@ -85,14 +85,20 @@ class Slurm:
             line.split() for line in self.command("squeue", "-h", "-t", "all", "-o", "%i %T").splitlines()
         )
 
-    def kill_controller(self, job: str) -> None:
-        """SIGKILL, when it has written down how the job is now: it does so some seconds after each change."""
+    def save_state(self, job: str) -> None:
+        """Wait until the controller has written down how the job is now: it does so some seconds after each change."""
         before = time.time()
         self.command("scontrol", "update", f"JobId={job}", "TimeLimit=20")
         wait_for(lambda: (self.base / "controller" / "job_state").stat().st_mtime > before, self)
+
+    def kill_controller(self, before_it_saved: str | None = None) -> None:
+        """SIGKILL. before_it_saved: part of a job's comment; it has not written down that there is such a job."""
         controller = self._daemons.pop("slurmctld")
         controller.kill()
         controller.wait()
+        for state in (self.base / "controller").glob("job_state*"):
+            if before_it_saved is not None and before_it_saved.encode() in state.read_bytes():
+                state.unlink()
 
     def start_controller(self) -> None:
         self._start("slurmctld", "slurmctld", "-D")

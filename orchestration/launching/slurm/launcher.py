@@ -40,6 +40,8 @@ STATES = {
     JobPhase.NODE_FAILED: "NODE_FAIL BOOT_FAIL",
 }
 NODE_REASONS = ("JobLaunchFailure",)  # of FAILED: the node went away while the job began there
+# Of PENDING: the node refused it (prolog.sh), or the controller had forgotten that it ran.
+HELD = re.compile(r"launch_failed_requeued_held", re.IGNORECASE)
 PHASES = {state: phase for phase, states in STATES.items() for state in states.split()}
 
 
@@ -99,7 +101,11 @@ class SlurmLauncher:
 
     def _look(self, handle: JobHandle) -> JobStatus:
         try:
-            return self._status_by_controller(handle)
+            status = self._status_by_controller(handle)
+            if status.phase is JobPhase.PENDING and HELD.search(status.reason):
+                _ask(["scancel", handle.id])  # or it would wait for an administrator
+                return JobStatus(phase=JobPhase.NODE_FAILED, reason=f"cancelled: {status.reason}")
+            return status
         except _Unreachable as error:
             return JobStatus(phase=JobPhase.UNKNOWN, reason=str(error))
         except subprocess.CalledProcessError as error:

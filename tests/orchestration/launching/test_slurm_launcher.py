@@ -79,6 +79,16 @@ def test_a_launch_that_failed_is_the_nodes_failure(commands: Path, tmp_path: Pat
     assert SlurmLauncher(tmp_path).status(HANDLE).phase is JobPhase.NODE_FAILED
 
 
+def test_a_job_that_slurm_holds_back_after_a_failed_launch_is_cancelled_to_be_submitted_anew(
+    commands: Path, tmp_path: Path
+) -> None:
+    answers(commands, "scontrol", controller_line("PENDING", "0:0", "launch_failed_requeued_held", "(null)"))
+    answers(commands, "scancel", error=AWAY, status=1)
+    assert SlurmLauncher(tmp_path).status(HANDLE).phase is JobPhase.UNKNOWN
+    answers(commands, "scancel")
+    assert SlurmLauncher(tmp_path).status(HANDLE).phase is JobPhase.NODE_FAILED
+
+
 def test_accounting_is_asked_for_a_forgotten_job(commands: Path, tmp_path: Path) -> None:
     answers(commands, "scontrol", error="slurm_load_jobs error: Invalid job id specified", status=1)
     answers(commands, "sacct", "CANCELLED by 1000|0:15|gpu01\n")
