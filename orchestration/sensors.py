@@ -148,7 +148,7 @@ def build_sensors(
     )
     def report_after_evaluation(context: dg.RunStatusSensorContext) -> dg.RunRequest | dg.SkipReason:
         benchmarks = [state for state in lineage_state(root) if state.address.stage == "benchmark"]
-        # One that only follows a batch that was never prepared is measured: promotion then says what is missing.
+        # One that only follows a batch that was never prepared is measured: promotion then names that batch.
         missing = [str(state.address) for state in benchmarks if state.plan in ("runs", "restored")]
         if missing:
             return dg.SkipReason(f"not up to date yet: {', '.join(missing)}")
