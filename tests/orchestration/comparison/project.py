@@ -21,7 +21,11 @@ EACH = {"matrix": {"benchmark": "${benchmark.benchmarks}"}}
 PREPARED_EACH, RESULTS_EACH = (path.replace("scenes", "${item.benchmark}") for path in (PREPARED, RESULTS))
 GRAPH = {
     "prepare_benchmark": {**EACH, "cmd": "true", "outs": [PREPARED_EACH]},
-    "tokenizer_stage1_5": {"cmd": "true", "outs": [f"models/{PROFILE}/tokenizer_stage1_5"]},
+    "tokenizer_stage1_5": {
+        "cmd": "true",
+        "params": ["tokenizer_stage1_5"],
+        "outs": [f"models/{PROFILE}/tokenizer_stage1_5"],
+    },
     "tokenizer_benchmark": {
         "cmd": "true",
         "deps": [f"models/{PROFILE}/tokenizer_stage1_5"],
@@ -51,16 +55,22 @@ def create(root: Path) -> Path:
         registry.client.create_registered_model(model)
     artifacts = (root.parent / "artifacts").as_uri()
     experiment = registry.client.create_experiment("alto", artifact_location=artifacts)
-    for number, (steps, iou) in enumerate(((100, 0.3), (150, 0.9)), 1):
+    for steps, iou in ((100, 0.3), (150, 0.9)):
         write_version(root, measured, steps, iou)
-        register(registry, root, experiment, str(number))
+        for model in (TOKENIZER, ALTOLLM):
+            register(registry, root, experiment, model)
     registry.client.set_registered_model_alias(ALTOLLM, CHAMPION, "1")
     registry.client.set_registered_model_alias(ALTOLLM, CHALLENGER, "2")
     return root
 
 
 def write_version(root: Path, measured: Path, steps: int, iou: float) -> None:
-    parameters = {"profile": PROFILE, "seed": 7, "altollm_grpo": {"steps": steps}}
+    parameters = {
+        "profile": PROFILE,
+        "seed": 7,
+        "tokenizer_stage1_5": {"length_weight": 1 / steps},
+        "altollm_grpo": {"steps": steps},
+    }
     (root / PARAMETERS_FILE).write_text(yaml.safe_dump(parameters))
     (root / "code.py").write_text(f"STEPS = {steps}\n")
     for folder in (MODEL, RESULTS):
@@ -76,8 +86,8 @@ def write_version(root: Path, measured: Path, steps: int, iou: float) -> None:
         subprocess.run(["git", *command], cwd=root, check=True)
 
 
-def register(registry: Registry, root: Path, experiment: str, number: str) -> None:
+def register(registry: Registry, root: Path, experiment: str, model: str) -> None:
     run = registry.client.create_run(experiment)
     for name in (PARAMETERS_FILE, LEDGER_FILE):
         registry.client.log_artifact(run.info.run_id, str(root / name))
-    registry.client.create_model_version(ALTOLLM, f"{root}/{number}", run.info.run_id)
+    registry.client.create_model_version(model, f"{root}/{MODEL}", run.info.run_id)

@@ -15,9 +15,10 @@ from jobs.benchmarking.results import SAMPLES_FILE
 from jobs.runner.layout import COMPARISON
 from orchestration.page_server import PageHandler
 from orchestration.promotion.champion import ALTOLLM, Registry
+from tests.jobs.browser import needs_chromium, opened
 from tests.jobs.test_benchmark_report import Resources
 from tests.orchestration.comparison import project
-from tests.orchestration.conftest import Alto, assert_refused
+from tests.orchestration.conftest import Alto, Result, assert_refused
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,19 @@ def root(alto: Alto, made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) ->
     return made[0]
 
 
+def squeezed(result: Result) -> list[str]:
+    """Lines without what aligns their columns."""
+    return [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+
 def test_challenger_and_champion_are_compared_unless_others_are_named(alto: Alto, root: Path) -> None:
     result = alto("compare")
     assert result.status == 0, result.stderr
-    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    lines = squeezed(result)
     assert lines[0] == "altollm 1 (champion) → altollm 2 (challenger)"
-    assert lines[1] == "Different: 1 parameters, 2 outputs, 1 code files."
+    assert (
+        lines[1] == "Different: 1 parameters, 2 outputs, 1 code files."
+    )  # what it does not read is left out
     assert "altollm_grpo.steps 100 → 150" in lines
     assert "code.py: read by altollm_grpo" in lines
     (giou,) = (
@@ -62,9 +70,10 @@ def test_challenger_and_champion_are_compared_unless_others_are_named(alto: Alto
 
 
 def test_revisions_say_the_same_and_swapped_sides_the_opposite(alto: Alto, root: Path) -> None:
-    there, back = alto("compare", "HEAD~1", "HEAD").stdout, alto("compare", "altollm/2", "altollm/1").stdout
-    assert "altollm_grpo.steps  100  →  150" in there
-    assert "altollm_grpo.steps  150  →  100" in back
+    there = "\n".join(squeezed(alto("compare", "HEAD~1", "HEAD")))
+    back = "\n".join(squeezed(alto("compare", "altollm/2", "altollm/1")))
+    assert "altollm_grpo.steps 100 → 150" in there
+    assert "altollm_grpo.steps 150 → 100" in back
     assert there.count("better") == back.count("worse") > 0
     assert "largest gains" in there
     assert "largest losses" in back
@@ -89,6 +98,27 @@ def test_the_page_holds_it_all_and_asks_for_nothing_outside(alto: Alto, root: Pa
     assert text.count("data:image/png;base64,") > 2
     for expected in ("altollm 1 (champion) → workspace", "altollm_grpo.steps", "code.py", "✓ better"):
         assert expected in text
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_a_browser_shows_the_page_offline(alto: Alto, root: Path, tmp_path: Path) -> None:
+    page = tmp_path / "compared.html"
+    assert alto("compare", "--out", str(page)).status == 0
+    for width in (1280, 420):
+        with opened(page, width=width) as shown:
+            assert shown.requests == [page.as_uri()]
+            assert not shown.complaints
+            assert not shown.broken_pictures()
+            assert shown.overflow() <= 0
+
+
+def test_a_tokenizer_is_compared_in_what_it_was_made_from(alto: Alto, root: Path) -> None:
+    result = alto("compare", "alto-tokenizer/1", "alto-tokenizer/2")
+    assert result.status == 0, result.stderr
+    assert "tokenizer_stage1_5.length_weight 0.01 → 0.006666666666666667" in squeezed(result)
+    assert "altollm_grpo" not in result.stdout
+    assert "scenes" not in result.stdout
 
 
 def test_the_page_server_compares_challenger_and_champion_when_asked(root: Path) -> None:
@@ -179,8 +209,8 @@ def name_experiment(root: Path, folder: str, revision: str) -> None:
 
 def test_experiments_are_found_by_name(alto: Alto, root: Path) -> None:
     name_experiment(root, "ab", "HEAD~1")
-    text = alto("compare", "tall-tree", "HEAD").stdout
-    assert text.startswith("tall-tree (")
-    assert "altollm_grpo.steps  100  →  150" in text
+    lines = squeezed(alto("compare", "tall-tree", "HEAD"))
+    assert lines[0].startswith("tall-tree (")
+    assert "altollm_grpo.steps 100 → 150" in lines
     name_experiment(root, "cd", "HEAD")  # of another baseline
     assert_refused(alto("compare", "tall-tree", "HEAD"), "several experiments are called so", root)
