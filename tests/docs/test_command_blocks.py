@@ -31,7 +31,8 @@ def test_every_block_is_a_script(block: CommandBlock) -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_what_a_block_calls_exists(block: CommandBlock) -> None:
-    for command in simple_commands(block):
+    for program, *arguments in simple_commands(block):
+        command = [program.removeprefix(".venv/bin/"), *arguments]
         match command:
             case ["alto", *words]:
                 require_alto(words)
@@ -44,6 +45,21 @@ def test_what_a_block_calls_exists(block: CommandBlock) -> None:
                 known = {str(address) for address in read_lineage(ROOT).addresses}
                 stages = {StageAddress.parse(word).stage for word in words if not word.startswith("-")}
                 assert stages <= {StageAddress.parse(address).stage for address in known}, command
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_files_that_a_block_names_are_there(block: CommandBlock) -> None:
+    for command in simple_commands(block):
+        for word in command:
+            if word.startswith(("docs/", "infra/", "tests/")):
+                assert list(ROOT.glob(word)), f"{block}: {word}"
+        if "systemctl" in command:
+            units = command[command.index("--now") + 1 :]
+            files = [
+                ROOT / "infra" / "systemd" / f"{unit.partition('@')[0]}{'@' * ('@' in unit)}.service"
+                for unit in units
+            ]
+            assert [file for file in files if not file.exists()] == []
 
 
 def simple_commands(block: CommandBlock) -> list[list[str]]:
