@@ -47,7 +47,7 @@ def main() -> None:
 
 def lineage_pages(root: Path, folder: Path) -> None:
     """The whole report and its asset, of what was last made here."""
-    with user_interface(root) as served, dagster_pages(served.dagster, folder, HEIGHT) as dagster:
+    with user_interface(root) as served, dagster_pages(served.dagster, root / ".work", HEIGHT) as dagster:
         dagster.page.goto(f"{served.pages}/report.html")
         for name, (part, height) in REPORT_PARTS.items():
             keep(dagster.page, folder / f"{name}.png", part_of(dagster.page, part, height))
