@@ -20,6 +20,7 @@ from orchestration.promotion.champion import ALTOLLM, Registry
 from orchestration.promotion.evidence import Kept
 
 WORKSPACE = "workspace"
+EXPERIMENTS = "refs/exps"  # where DVC keeps them in git
 DEFAULT_BEFORE, DEFAULT_AFTER = f"{ALTOLLM}@{CHAMPION}", f"{ALTOLLM}@{CHALLENGER}"
 REGISTERED = re.compile(
     rf"(models:/)?(?P<model>{'|'.join(REGISTERED_MODELS.values())})(/(?P<number>\d+)|@(?P<alias>[\w-]+))"
@@ -82,40 +83,36 @@ def _workspace(root: Path) -> Version:
 
 
 def _revision(root: Path, wanted: str) -> Version:
-    experiments = [
-        line.split()
-        for line in git(root, "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
-    ]
-    found = {
-        commit for name, commit in experiments if name.split("/")[4:] == [wanted]
-    }  # refs/exps/xx/xxxx/NAME
-    if len(found) > 1:
+    commit = _commit(root, wanted)
+    has_ledger = git(root, "ls-tree", "--name-only", commit, "--", LEDGER_FILE) != ""
+    return Version(
+        name=wanted if commit.startswith(wanted) else f"{wanted} ({commit[:7]})",
+        commit=commit,
+        parameters=_parameters(git(root, "show", f"{commit}:./{PARAMETERS_FILE}")),
+        entries=_entries(git(root, "show", f"{commit}:./{LEDGER_FILE}") if has_ledger else ""),
+        has_ledger=has_ledger,
+    )
+
+
+def _commit(root: Path, wanted: str) -> str:
+    """Of an experiment's name, else of a revision of git. Raises InputError."""
+    listed = git(root, "for-each-ref", "--format=%(refname) %(objectname)", EXPERIMENTS).splitlines()
+    named = {
+        commit
+        for name, commit in map(str.split, listed)
+        if name.removeprefix(f"{EXPERIMENTS}/").split("/")[2:]
+        == [wanted]  # below two folders of the baseline
+    }
+    if len(named) > 1:
         raise InputError(f"{wanted}: several experiments are called so; name the revision (`dvc exp show`)")
+    revision = f"{named.pop() if named else wanted}^{{commit}}"
     try:
-        commit = git(
-            root,
-            "rev-parse",
-            "--verify",
-            "--quiet",
-            "--end-of-options",
-            f"{found.pop() if found else wanted}^{{commit}}",
-        ).strip()
+        return git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", revision).strip()
     except InputError:
         raise InputError(
             f"{wanted}: neither {WORKSPACE}, nor an experiment or revision, nor a version such as {ALTOLLM}/3 or"
             f" {DEFAULT_BEFORE}"
         ) from None
-    ledger = (
-        git(root, "show", f"{commit}:./{LEDGER_FILE}")
-        if git(root, "ls-tree", commit, "--", LEDGER_FILE)
-        else ""
-    )
-    return Version(
-        name=wanted if commit.startswith(wanted) else f"{wanted} ({commit[:7]})",
-        commit=commit,
-        parameters=_parameters(git(root, "show", f"{commit}:./{PARAMETERS_FILE}")),
-        entries=_entries(ledger),
-    )
 
 
 def _registered(lineage: Lineage, wanted: re.Match[str]) -> Version:

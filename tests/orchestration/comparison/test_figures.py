@@ -8,9 +8,11 @@ import pytest
 from jobs.benchmark import CHALLENGER
 from jobs.benchmarking.results import ADAPTIVE
 from orchestration.comparison.figures import (
+    ANSWER_KEY,
     MASK_KEY,
     QUESTION_KEY,
     Figure,
+    answer_ratios,
     compare_tables,
     mask_ratios,
     tokenizer_ratios,
@@ -107,6 +109,15 @@ def test_masks_of_the_tokenizer_are_paired() -> None:
     assert found["iou"].difference == pytest.approx((0.1, 0.1, 0.1))
     assert found["iou"].reading == "better"
     assert found["mean_length"].reading == "the same"
+
+
+def test_answers_in_words_are_paired() -> None:
+    asked = pd.DataFrame(
+        {"image_id": ["1", "1", "2"], "question_id": ["a", "b", "a"], "score": [1.0, 0.0, 0.0]}
+    )
+    (found,) = compare_tables(asked, asked.assign(score=1.0).iloc[::-1], ANSWER_KEY, answer_ratios)
+    assert (found.before, found.after) == (pytest.approx(1 / 3), 1.0)
+    assert found.reading == "better"
 
 
 def test_the_largest_gains_and_losses_are_drawn_once_an_image(folder: Path, answers: pd.DataFrame) -> None:
