@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,11 @@ def main() -> int:
     parser.add_argument("pages", nargs="*", help="such as README.md; all where none is named")
     arguments = parser.parse_args()
     blocks = [block for block in all_blocks() if block.tags == (arguments.tag,)]
+    if shutil.which("nvidia-smi") is None:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    for who in ("AUTHOR", "COMMITTER"):  # some blocks commit
+        os.environ.setdefault(f"GIT_{who}_NAME", "Release check")
+        os.environ.setdefault(f"GIT_{who}_EMAIL", "check@example.org")
     with tempfile.TemporaryDirectory() as folder:
         project = new_project(Path(folder), "small")
         for block in blocks:
