@@ -5,7 +5,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
+from sqlalchemy.exc import SQLAlchemyError
 
+from data_contracts.errors import InputError, first_line
 from jobs.runner.stage_lock import StageLock
 from orchestration.housekeeping.dagster_runs import DagsterRuns
 from orchestration.housekeeping.dvc_cache import DvcCache
@@ -25,8 +27,8 @@ def keep_house(
 ) -> HousekeepingTable:
     """What is old and nothing refers to. delete: and delete it. now: seconds since the epoch.
 
-    Without `delete` nothing is changed, and no lock is waited for: `keep_house(root, instance, delete=False)` is the
-    dry run that the benchmark of a year times. Raises InputError where infra/retention.yaml is wrong.
+    `keep_house(root, instance, delete=False)` is the dry run that the benchmark of a year times. It changes nothing,
+    and waits for DVC's lock only, where there are work folders. Raises InputError where infra/retention.yaml is wrong.
     """
     retention = read_retention(root)
     now = time.time() if now is None else now
@@ -40,6 +42,8 @@ def keep_house(
                 verdicts += clean(part, retention.grace_days, now, delete=delete)
             except LeftOut as reason:
                 left_out.append(str(reason))
+            except (InputError, OSError, SQLAlchemyError) as error:
+                left_out.append(f"{type(part).__name__}: {first_line(error)}")
     return HousekeepingTable(deleted=delete, lines=tuple(lines_of(verdicts)), left_out=tuple(left_out))
 
 

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 import yaml
+from sqlalchemy.exc import OperationalError
 
 from jobs.runner.stage_lock import StageLock
 from orchestration.housekeeping import run
+from orchestration.housekeeping.dagster_runs import DagsterRuns
 from orchestration.housekeeping.jobs import housekeeping_job, housekeeping_schedule
 from orchestration.housekeeping.settings import SETTINGS_FILE, read_retention
 from orchestration.promotion.champion import Registry
@@ -107,6 +109,19 @@ def test_mlflow_away_leaves_that_out_and_does_the_rest(
     assert lines[1].startswith(
         "left out: DVC cache: MLflow does not say which data its versions were trained on"
     )
+    assert not work_folder(root).exists()
+
+
+def test_a_database_that_is_away_leaves_dagster_out(
+    alto: Alto, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT 1", {}, OSError("connection refused"))
+
+    monkeypatch.setattr(DagsterRuns, "find", away)
+    shown = alto("housekeeping", "--delete")
+    assert shown.status == 1
+    assert "left out: DagsterRuns: (builtins.OSError) connection refused" in shown.stdout
     assert not work_folder(root).exists()
 
 
