@@ -106,5 +106,5 @@ def step_failures(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             data = event.step_failure_data
             own = data.user_failure_data.description if data.user_failure_data else None
-            text = own or (data.error.message if data.error else None) or "no reason"
-            yield f"{event.step_key}: {text.strip().splitlines()[0]}"
+            text = own or (data.error.message if data.error else "")
+            yield f"{event.step_key}: {(text.strip() or 'no reason').splitlines()[0]}"

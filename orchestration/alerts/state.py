@@ -40,7 +40,11 @@ def load(instance: dg.DagsterInstance) -> State:
     return State(runs=newest.cursor)
 
 
-def keep(instance: dg.DagsterInstance, state: State | None) -> None:
-    """None: begin anew next time."""
-    text = "" if state is None else state.model_dump_json()
-    instance.daemon_cursor_storage.set_cursor_values({KEY: text})
+def keep(instance: dg.DagsterInstance, state: State) -> None:
+    instance.daemon_cursor_storage.set_cursor_values({KEY: state.model_dump_json()})
+
+
+def forget(instance: dg.DagsterInstance) -> None:
+    """Begin anew next time."""
+    if instance.daemon_cursor_storage.get_cursor_values({KEY}).get(KEY):
+        instance.daemon_cursor_storage.set_cursor_values({KEY: ""})

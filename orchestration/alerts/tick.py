@@ -11,7 +11,7 @@ from orchestration.alerts.conditions import look_at_ages, look_at_orphans
 from orchestration.alerts.delivery import DeliveryFailed, send
 from orchestration.alerts.failed_runs import look_at_runs
 from orchestration.alerts.settings import SETTINGS_FILE, Alerts, read_alerts
-from orchestration.alerts.state import Pending, State, keep, load
+from orchestration.alerts.state import Pending, State, forget, keep, load
 from orchestration.automation.settings import read_automation
 from orchestration.launching.interface import LaunchFailed
 from orchestration.launching.orphans import launchers_in_use, orphans
@@ -30,7 +30,7 @@ def tell(root: Path, instance: dg.DagsterInstance, now: float) -> Iterator[str]:
     """
     settings = read_alerts(root)
     if not settings.destinations:
-        keep(instance, None)
+        forget(instance)
         yield f"{SETTINGS_FILE} names nobody to be told"
         return
     state = load(instance)

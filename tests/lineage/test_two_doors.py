@@ -12,6 +12,7 @@ import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
+from jobs.runner.layout import StageAddress
 from tests.jobs.browser import needs_chromium, opened
 from tests.jobs.runner.toy_project import assert_cache_is_sound
 from tests.jobs.serving.model_server import ask, served
@@ -92,6 +93,21 @@ def test_after_dvc_repro_dagster_shows_the_same_without_running(by_dvc: Path) ->
     assert set(plan(by_dvc).values()) == {"no"}
     again = run(by_dvc, "-m", "orchestration.cli", "sync").stdout
     assert "0 materializations reported" in again
+
+
+def test_both_doors_show_the_same_pictures_figures_and_columns(by_dvc: Path, by_dagster: Path) -> None:
+    run(by_dvc, "-m", "orchestration.cli", "sync")
+    synced, materialized = (
+        json.loads(run(root, "-m", "tests.lineage.shown").stdout.splitlines()[-1])
+        for root in (by_dvc, by_dagster)
+    )
+    assert synced == materialized
+    assert all(one["as declared"] for one in synced.values())  # the columns that the job has written
+    illustrated = {
+        StageAddress.parse(name).stage for name, one in synced.items() if "pictures" in one["metadata"]
+    }
+    plain = {"base_weights", "mask_tokens", "benchmark"}
+    assert illustrated == {StageAddress.parse(name).stage for name in synced} - plain
 
 
 def test_models_are_registered_once_as_challenger(by_dvc: Path) -> None:
