@@ -46,8 +46,15 @@ def main() -> None:
 
 
 def lineage_pages(root: Path, folder: Path) -> None:
-    """The whole report and its asset, of what was last made here."""
-    with user_interface(root) as served, dagster_pages(served.dagster, root / ".work", HEIGHT) as dagster:
+    """The whole report and its asset, of what was last made here.
+
+    Dagster's own history is left out: pictures and links in it have the address at which pages were served then.
+    """
+    with (
+        TemporaryDirectory(prefix="alto-") as scratch,
+        user_interface(root, dagster_home=Path(scratch)) as served,
+        dagster_pages(served.dagster, root / ".work", HEIGHT) as dagster,
+    ):
         dagster.page.goto(f"{served.pages}/report.html")
         for name, (part, height) in REPORT_PARTS.items():
             keep(dagster.page, folder / f"{name}.png", part_of(dagster.page, part, height))

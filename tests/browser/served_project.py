@@ -66,18 +66,22 @@ def draw_shards(folder: Path) -> None:
 
 
 @contextmanager
-def user_interface(root: Path) -> Iterator[Interface]:
-    """`alto ui`, ready; nothing of it is left afterwards, runs and their jobs included."""
+def user_interface(root: Path, dagster_home: Path | None = None) -> Iterator[Interface]:
+    """`alto ui`, ready; nothing of it is left afterwards, runs and their jobs included.
+
+    dagster_home: a folder; by default the project's own.
+    """
     mark = str(uuid4())
     ports = dict(zip(("dagster", "mlflow", "pages"), free_ports(3), strict=True))
     options = [text for name, port in ports.items() for text in (f"--{name}-port", str(port))]
+    variables = {MARK: mark} | ({} if dagster_home is None else {"DAGSTER_HOME": str(dagster_home)})
     log = root / ".work" / "ui.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "orchestration.cli", "ui", *options],
             cwd=root,
-            env=environment(root) | {MARK: mark},
+            env=environment(root) | variables,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
