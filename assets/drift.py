@@ -45,27 +45,32 @@ class ChampionData(BaseModel):
     partitions: dict[str, PinnedData]
 
 
-def with_drift(lineage: Lineage, address: StageAddress, report: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's report and, for data that models are trained on, the check `drift`."""
+def with_drift(
+    lineage: Lineage, address: StageAddress, report: Mapping[str, Any], result: Path | None = None
+) -> dict[str, Any]:
+    """A stage's report and, for data that models are trained on, the check `drift`.
+
+    result: folder of a result that is not in its place, because it was rejected.
+    """
     if address.stage not in TRAINING_DATA:
         return dict(report)
-    return {**report, "checks": [*report["checks"], drift_check(lineage, address)]}
+    return {**report, "checks": [*report["checks"], drift_check(lineage, address, result)]}
 
 
-def drift_check(lineage: Lineage, address: StageAddress) -> dict[str, Any]:
+def drift_check(lineage: Lineage, address: StageAddress, result: Path | None = None) -> dict[str, Any]:
     """The check as a report holds it. It passes, and says so, where there is nothing to compare with.
 
     A file that cannot be read fails it, and nothing else: the data itself is recorded.
     """
     try:
-        return _compared(lineage, address)
+        return _compared(lineage, address, result)
     except InputError as error:
         return _check(False, str(error))
 
 
-def _compared(lineage: Lineage, address: StageAddress) -> dict[str, Any]:
+def _compared(lineage: Lineage, address: StageAddress, result: Path | None) -> dict[str, Any]:
     pinned, missing = _pinned(lineage, address)
-    now = read_statistics(lineage, address)
+    now = read_statistics(lineage.root / (result or output_folder(lineage.profile, address)))
     if pinned is None or now is None:
         return _check(True, missing or f"this version has no {STATISTICS_FILE}")
     section = read_yaml(lineage.root / "params.yaml").get(DRIFT, {})
@@ -77,9 +82,9 @@ def _compared(lineage: Lineage, address: StageAddress) -> dict[str, Any]:
     return _check(False, f"{'; '.join(map(_said, beyond))}: beyond limits of those {of}", found)
 
 
-def read_statistics(lineage: Lineage, address: StageAddress) -> DataStatistics | None:
-    """Statistics of the output as it is here; None where it is not here."""
-    path = lineage.root / output_folder(lineage.profile, address) / STATISTICS_FILE
+def read_statistics(result: Path) -> DataStatistics | None:
+    """Of the data in a folder; None where it is not here."""
+    path = result / STATISTICS_FILE
     return _read(path, DataStatistics, "prepare it again") if path.exists() else None
 
 
@@ -134,7 +139,8 @@ def champion_data(lineage: Lineage, versions: Mapping[StageAddress, str]) -> str
     partitions = {
         str(address): PinnedData(data_version=version, statistics=statistics)
         for address, version in sorted(versions.items())
-        if address.stage in TRAINING_DATA and (statistics := read_statistics(lineage, address)) is not None
+        if address.stage in TRAINING_DATA
+        and (statistics := read_statistics(lineage.root / output_folder(lineage.profile, address)))
     }
     content = ChampionData(profile=lineage.profile, partitions=partitions).model_dump()
     return json.dumps(content, indent=1) + "\n"

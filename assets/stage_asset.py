@@ -100,7 +100,8 @@ def build_asset(
                 recorded = run_stage(lineage.root, address, launcher.launch_for(context))
             report = read_report(lineage.root, lineage.profile, address)
         except CheckFailed as error:
-            yield from check_results(error.report, declared.stage)
+            report = with_drift(lineage, address, error.report, error.result)
+            yield from check_results(report, declared.stage)
             context.instance.add_run_tags(context.run_id, {FINAL_TAG: "a blocking check failed"})
             raise dg.Failure(str(error), allow_retries=False) from error
         except (InputError, InputsMoved) as error:

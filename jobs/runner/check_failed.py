@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jobs.runner.job_spec import JobSpec
@@ -10,12 +11,12 @@ from jobs.runner.job_spec import JobSpec
 class CheckFailed(Exception):
     """A blocking check failed: nothing is recorded, and the result is kept for a look.
 
-    report: content of the rejected result's `report.json`.
+    result: folder of the rejected result. report: content of its `report.json`.
     """
 
-    def __init__(self, message: str, report: dict[str, Any]) -> None:
+    def __init__(self, message: str, result: Path, report: dict[str, Any]) -> None:
         super().__init__(message)
-        self.report = report
+        self.result, self.report = result, report
 
     @classmethod
     def of(cls, spec: JobSpec) -> "CheckFailed":
@@ -24,6 +25,7 @@ class CheckFailed(Exception):
         return cls(
             f"{spec.address}: blocking check failed, nothing recorded ({failed_checks(report)})."
             f" Result kept in {spec.rejected}",
+            spec.rejected,
             report,
         )
 

@@ -72,6 +72,15 @@ def test_what_the_champion_does_not_know_is_not_compared(lineage: Lineage) -> No
     assert drift_check(lineage, BATCH)["passed"]
 
 
+def test_a_rejected_result_is_compared_where_it_lies(lineage: Lineage) -> None:
+    pin(lineage)
+    rejected = lineage.root / "rejected"
+    (lineage.root / "data/small/prepare_sa1b/batch_000").rename(rejected)
+    (check,) = with_drift(lineage, BATCH, {"checks": []}, rejected)["checks"]
+    assert check["passed"]
+    assert check["reason"].endswith("of version abc, which the champion was trained on")
+
+
 def test_only_training_data_is_compared(lineage: Lineage) -> None:
     report = {"figures": {}, "checks": []}
     assert [check["name"] for check in with_drift(lineage, BATCH, report)["checks"]] == ["drift"]
