@@ -4,6 +4,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import current_thread, main_thread
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -36,7 +37,7 @@ def read_ahead(
         yield from prefetched(lambda number: reader.batch(passes(number)), numbers, DEPTH)
         return
     workers = min(workers, len(passes(numbers.start)))
-    parts = iter(_loader(reader, passes, numbers, workers))
+    parts = _started(_loader(reader, passes, numbers, workers))
     try:
         for _ in numbers:
             yield _joined([_whole(next(parts)) for _ in range(workers)])
@@ -106,6 +107,18 @@ def _loader(
         multiprocessing_context="spawn",
         worker_init_fn=_start_worker,
     )
+
+
+def _started(loader: DataLoader[_Part | InputError]) -> Iterator[_Part | InputError]:
+    """torch has the death of a worker raised wherever this process just is, such as amid a step; without its signal
+    handler it is raised where what that worker reads is waited for."""
+    if current_thread() is not main_thread():  # torch sets no handler there, and nobody can
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 def _as_it_is(part: Any) -> Any:

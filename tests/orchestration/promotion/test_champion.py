@@ -252,8 +252,8 @@ WRITES = (
     ("set_model_version_tag", 1),
     ("set_registered_model_alias", 1),  # of the model: the one that decides
     ("set_registered_model_alias", 2),  # of its mask tokenizer
-    ("write_atomically", 1),  # of what is repaired before anything is decided
-    ("write_atomically", 2),  # of the tracked file
+    ("write_whole", 1),  # of what is repaired before anything is decided
+    ("write_whole", 2),  # of the tracked file
 )
 
 
@@ -267,7 +267,7 @@ def test_a_kill_between_any_two_steps_is_repaired_by_the_next_call(
     challenge(root, monkeypatch, "2")
     change_answers(root / SCENES / SAMPLES_FILE, 0.99)
     with monkeypatch.context() as patch:
-        where = champion_module if write == "write_atomically" else MlflowClient
+        where = champion_module if write == "write_whole" else MlflowClient
         patch.setattr(where, write, killing(getattr(where, write), time))
         promotion = multiprocessing.get_context("fork").Process(target=decisions.promote, args=(root,))
         promotion.start()
