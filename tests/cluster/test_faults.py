@@ -147,6 +147,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(small_disk: Path) -> None:
     project = Project(small_disk)
+    run = project.materialize("mask_tokens")
+    assert "(resources.needs.mask_tokens.disk_gb): see `alto housekeeping`" in run.fails()
+    assert run.lives() == []
+    project.parameters["resources"]["needs"]["default"]["disk_gb"] = 0  # somebody fills the disk later
+    project.set()
     run = project.materialize("mask_tokens", ALTO_TEST_FAULT="disk")
     log = run.fails()
     assert "mask_tokens: the job found the disk full (OSError: [Errno 28] No space left on device" in log
